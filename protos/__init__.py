@@ -1,0 +1,1 @@
+"""The wire format that `memsvc` and `attn_client` share: generated stubs and the numpy codec. Imports neither."""
