@@ -1,0 +1,47 @@
+"""`memsvc serve`."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+
+from memsvc.server import serve
+from memsvc.settings import ServerSettings
+
+_READ_BYTES = 4096
+
+
+def run_server(settings: ServerSettings, *, exit_with_stdin: bool) -> None:
+    """Run a server until a signal, or until standard input ends if that is wanted.
+
+    Prints one line on standard output once calls are answered: `memsvc: listening on ADDRESS`.
+
+    Raises:
+        MemsvcError: The server did not start.
+    """
+    logging.basicConfig(level=logging.WARNING, format="memsvc: %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(settings, exit_with_stdin))
+
+
+async def _serve(settings: ServerSettings, exit_with_stdin: bool) -> None:
+    stopping = asyncio.Event()
+    if exit_with_stdin:
+        loop = asyncio.get_running_loop()
+        arguments = (loop, stopping)
+        # A daemon: a read that never ends must not keep the process.
+        threading.Thread(target=_watch_stdin, args=arguments, name="memsvc-stdin", daemon=True).start()
+    await serve(settings, _announce, stopping)
+
+
+def _announce(address: str) -> None:
+    print(f"memsvc: listening on {address}", flush=True)
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    try:
+        while os.read(sys.stdin.fileno(), _READ_BYTES):
+            pass
+    except OSError as error:
+        logging.getLogger(__name__).warning("standard input: expected to read to its end, got %s", error.strerror)
+    loop.call_soon_threadsafe(stopping.set)

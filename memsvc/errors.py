@@ -1,0 +1,208 @@
+"""What can go wrong in the memory server, as one tree.
+
+    MemsvcError
+    |-- InvalidRequest              the request can never succeed as it is
+    |   |-- PositionOutOfOrder
+    |   |-- EmbeddingInvalid        reason: NOT_FINITE, WRONG_DIMENSION or WRONG_DTYPE, each with the prefix EMBEDDING_
+    |   `-- MessageTooLarge
+    |-- NotFound
+    |   |-- SessionNotFound
+    |   |-- AttachmentNotFound
+    |   |-- BlockNotFound
+    |   |-- BookmarkNotFound
+    |   `-- RecallNotFound
+    |-- SessionExists
+    |-- WrongState                  the request is fine, the session or worker is not ready for it
+    |   |-- FingerprintMismatch
+    |   |-- SessionHasWriter
+    |   |-- WorkerNotAttached
+    |   |-- TailIncomplete
+    |   |-- ArenaNotAccepted
+    |   `-- ProtocolVersion
+    |-- StaleEpoch                  another writer took over: read again, then retry
+    |-- LimitExceeded               one past a setting
+    |-- DeadlineExceeded
+    |-- ManifestUnavailable         retry the call
+    |-- DataLoss                    what was stored does not come back as it was written
+    |   |-- CorruptBlock
+    |   `-- CorruptLog
+    `-- StorageFailed               the disk refused
+
+Invariant: a message is one line that says what was expected, what came, and where.
+A reason never changes, a message may.
+Must not know: gRPC; the status of each class is a table in `memsvc.rpc`.
+"""
+
+from typing import ClassVar
+
+
+class MemsvcError(Exception):
+    """Root of the tree; `reason` is what a program reads, the message is what a person reads.
+
+    Args:
+        message: One line, "expected ..., got ...", with the place.
+        reason: Replaces the class's own reason, for a class that has several.
+    """
+
+    reason: str
+    default_reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or self.default_reason
+
+
+class InvalidRequest(MemsvcError):
+    """A field is missing, out of range or contradicts another."""
+
+    default_reason = "INVALID_REQUEST"
+
+
+class PositionOutOfOrder(InvalidRequest):
+    """A step does not begin where the last one ended plus its declared gap."""
+
+    default_reason = "POSITION_OUT_OF_ORDER"
+
+
+class EmbeddingInvalid(InvalidRequest):
+    """Embeddings or signals that are not finite, or of the wrong shape or type; `reason` says which."""
+
+    default_reason = "EMBEDDING_NOT_FINITE"
+
+
+class MessageTooLarge(InvalidRequest):
+    """More bytes or tokens in one message than was agreed in Welcome."""
+
+    default_reason = "MESSAGE_TOO_LARGE"
+
+
+class NotFound(MemsvcError):
+    """Something named in the request is not there."""
+
+    default_reason = "NOT_FOUND"
+
+
+class SessionNotFound(NotFound):
+    """No session of that name."""
+
+    default_reason = "SESSION_NOT_FOUND"
+
+
+class AttachmentNotFound(NotFound):
+    """No attachment of that id; it was closed, or the server restarted."""
+
+    default_reason = "ATTACHMENT_NOT_FOUND"
+
+
+class BlockNotFound(NotFound):
+    """The block was never put, or is a recorded gap."""
+
+    default_reason = "BLOCK_NOT_FOUND"
+
+
+class BookmarkNotFound(NotFound):
+    """No bookmark of that index (yet)."""
+
+    default_reason = "BOOKMARK_NOT_FOUND"
+
+
+class RecallNotFound(NotFound):
+    """The recall is not among those remembered."""
+
+    default_reason = "RECALL_NOT_FOUND"
+
+
+class SessionExists(MemsvcError):
+    """The name is taken by a session with another spec; reason FINGERPRINT_MISMATCH where the fingerprints differ."""
+
+    default_reason = "SESSION_EXISTS"
+
+
+class WrongState(MemsvcError):
+    """The request is valid, but not now or not from here."""
+
+    default_reason = "WRONG_STATE"
+
+
+class FingerprintMismatch(WrongState):
+    """The session was made by another model or other settings; the message names the first field that differs."""
+
+    default_reason = "FINGERPRINT_MISMATCH"
+
+
+class SessionHasWriter(WrongState):
+    """Another worker writes the session now."""
+
+    default_reason = "SESSION_HAS_WRITER"
+
+
+class WorkerNotAttached(WrongState):
+    """The worker's Attach stream is not up."""
+
+    default_reason = "WORKER_NOT_ATTACHED"
+
+
+class TailIncomplete(WrongState):
+    """Steps or blocks before the tail's position are missing and not declared as gaps."""
+
+    default_reason = "TAIL_INCOMPLETE"
+
+
+class ArenaNotAccepted(WrongState):
+    """A slot was named, but the worker shares no memory with the server."""
+
+    default_reason = "ARENA_NOT_ACCEPTED"
+
+
+class ProtocolVersion(WrongState):
+    """The worker speaks another version of the protocol."""
+
+    default_reason = "PROTOCOL_VERSION"
+
+
+class StaleEpoch(MemsvcError):
+    """The attachment's epoch is no longer the session's."""
+
+    default_reason = "STALE_EPOCH"
+
+
+class LimitExceeded(MemsvcError):
+    """One past a limit that is a setting; the message names both."""
+
+    default_reason = "LIMIT_EXCEEDED"
+
+
+class DeadlineExceeded(MemsvcError):
+    """The answer would come too late to be of use."""
+
+    default_reason = "DEADLINE_EXCEEDED"
+
+
+class ManifestUnavailable(MemsvcError):
+    """The manifest cannot be read or written now."""
+
+    default_reason = "MANIFEST_UNAVAILABLE"
+
+
+class DataLoss(MemsvcError):
+    """Stored bytes fail their checksum or their format."""
+
+    default_reason = "DATA_LOSS"
+
+
+class CorruptBlock(DataLoss):
+    """A block's bytes differ from their checksum."""
+
+    default_reason = "CORRUPT_BLOCK"
+
+
+class CorruptLog(DataLoss):
+    """A bad record with good ones after it, or a log of another session or format."""
+
+    default_reason = "CORRUPT_LOG"
+
+
+class StorageFailed(MemsvcError):
+    """A disk call failed; what it was to write is not acknowledged."""
+
+    default_reason = "STORAGE_FAILED"

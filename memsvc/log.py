@@ -1,0 +1,314 @@
+"""A session's log: records appended to one file, FOLDER/log, and read back whole when it is opened.
+
+    offset      field               little-endian
+    0           magic               8 bytes, "MEMSVLOG"
+    8           format version      u32, 1
+    12          session id          16 bytes
+    28          CRC32C              u32, of bytes 0 to 27
+    32          synced bytes        u64, length of the file that is known to be durable
+    40          CRC32C              u32, of bytes 0 to 27 and 32 to 39
+    44          records, one after the other:
+
+    0           length              u32, bytes of the whole record, 25 and on
+    4           kind                u8, what the body means; the session's business
+    5           sequence            u64, 1, 2, ... without holes
+    13          epoch               u64
+    21          body                msgpack map
+    length - 4  CRC32C              u32, of all before it, continued from that of the log's bytes 0 to 27
+
+A bad record at or past `synced bytes` is what a crash leaves of writes that nobody was promised: the log is cut there.
+A bad one before it was durable and is damaged now: nothing is cut, the log is refused.
+
+Invariants:
+    What `open` returns is what was appended, from the first record on, without holes.
+    A record of another session never passes for one of this: its CRC continues from the session id.
+    After a write or an fsync failed, the log takes nothing more: its end is unknown until it is opened again.
+
+Concurrency: one append at a time; `sync` may overlap it.
+"""
+
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import UUID
+
+import google_crc32c
+import msgpack
+
+from memsvc.disk import create_file, disk_call, sync_file, sync_folder, write_at
+from memsvc.errors import CorruptLog, LimitExceeded, StorageFailed
+
+FILE_NAME = "log"
+# Bytes of one record at most.
+RECORD_BYTES_MAX = 1 << 30
+
+_MAGIC = b"MEMSVLOG"
+_VERSION = 1
+_IDENTITY = struct.Struct("<8sI16s")
+_CRC = struct.Struct("<I")
+_SYNCED = struct.Struct("<Q")
+_SYNCED_OFFSET = _IDENTITY.size + _CRC.size
+_RECORDS_OFFSET = _SYNCED_OFFSET + _SYNCED.size + _CRC.size
+_RECORD_HEAD = struct.Struct("<IBQQ")
+# A record whose body is the empty map, one byte.
+_RECORD_BYTES_MIN = _RECORD_HEAD.size + 1 + _CRC.size
+# Where the fields of the head lie that tell a session's log from anything else.
+_MAGIC_BYTES, _VERSION_BYTES, _SESSION_BYTES = slice(0, 8), slice(8, 12), slice(12, 28)
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record as it was appended; sequences of the body come back as lists.
+
+    Args:
+        body: A map that msgpack carries; bytes are allowed.
+    """
+
+    kind: int
+    sequence: int
+    epoch: int
+    body: Mapping[str, Any]
+
+
+class SessionLog:
+    """The log of one session, open for appending; made by `create` or `open`."""
+
+    def __init__(self, path: Path, descriptor: int, identity: bytes, size_bytes: int, sequence: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._identity = identity
+        self._seed = _seed_of(identity)
+        self._size_bytes = self._synced_bytes = size_bytes
+        self._sequence = sequence
+        # Why nothing more is taken; empty while all is well.
+        self._failure = ""
+        self._packer = msgpack.Packer()
+        self._sync_lock = threading.Lock()
+
+    @classmethod
+    def create(cls, folder: Path, session_id: str) -> "SessionLog":
+        """Makes an empty log, and its folder if that is not there.
+
+        Args:
+            session_id: A UUID, hex.
+
+        Durability: the log and the folder survive power loss.
+
+        Raises:
+            StorageFailed: There is a log already, or the disk refused.
+        """
+        with disk_call("make a folder", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+        identity, path = _identity_of(session_id), folder / FILE_NAME
+        descriptor = create_file(path, identity + _synced_field(identity, _RECORDS_OFFSET))
+        return cls(path, descriptor, identity, _RECORDS_OFFSET, 0)
+
+    @classmethod
+    def open(cls, folder: Path, session_id: str) -> "tuple[SessionLog, list[LogRecord]]":
+        """Reads the log of a session, cuts off what a crash left at its end, and goes on after it.
+
+        Durability: what is returned survives power loss.
+
+        Raises:
+            CorruptLog: A record that was durable is damaged or gone, or this is no log of this session and format.
+            StorageFailed: The disk refused.
+        """
+        identity, path = _identity_of(session_id), folder / FILE_NAME
+        try:
+            with disk_call("read a log", path), path.open("rb", buffering=_READ_BYTES) as file:
+                synced_bytes = _read_head(file, identity, path)
+                records, end = _read_records(file, identity, synced_bytes, path)
+        except StorageFailed as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise CorruptLog(f"expected the log of session {session_id}, got no file, at {path}") from error
+            raise
+        with disk_call("open a log", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        log = cls(path, descriptor, identity, end, len(records))
+        log._synced_bytes = synced_bytes
+        try:
+            log._settle_end()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return log, records
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether a power loss now could lose records."""
+        return self._size_bytes != self._synced_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return self._size_bytes
+
+    def append(self, kind: int, epoch: int, body: Mapping[str, Any]) -> int:
+        """Adds a record; returns its sequence.
+
+        Args:
+            kind: 0 to 255.
+            body: What msgpack carries, bytes included; numpy arrays are not.
+
+        Durability: survives kill -9; power loss once `sync` returned.
+
+        Raises:
+            LimitExceeded: The record is longer than RECORD_BYTES_MAX; nothing was written.
+            StorageFailed: The disk refused, now or earlier.
+
+        Cost: 4 us and the write.
+        """
+        self._refuse_if_failed()
+        sequence = self._sequence + 1
+        packed = self._packer.pack(dict(body))
+        length = _RECORD_HEAD.size + len(packed) + _CRC.size
+        if length > RECORD_BYTES_MAX:
+            raise LimitExceeded(f"expected a record of at most {RECORD_BYTES_MAX} bytes, got {length}, at {self._path}")
+        head = _RECORD_HEAD.pack(length, kind, sequence, epoch)
+        crc = google_crc32c.extend(google_crc32c.extend(self._seed, head), packed)
+        with self._failing_for_good():
+            write_at(self._descriptor, [head, packed, _CRC.pack(crc)], self._size_bytes, self._path)
+        self._size_bytes += length
+        self._sequence = sequence
+        return sequence
+
+    def sync(self) -> None:
+        """Waits until every record appended before the call survives power loss.
+
+        Raises:
+            StorageFailed: The disk refused, now or earlier.
+        """
+        with self._sync_lock:
+            self._refuse_if_failed()
+            size_bytes = self._size_bytes
+            if size_bytes != self._synced_bytes:
+                with self._failing_for_good():
+                    sync_file(self._descriptor, self._path)
+                    self._mark_synced(size_bytes)
+
+    def close(self) -> None:
+        """Syncs, unless the log failed, and closes the file. A second call does nothing.
+
+        Raises:
+            StorageFailed: The disk refused; the file is closed all the same.
+        """
+        if self._descriptor < 0:
+            return
+        try:
+            if not self._failure:
+                self.sync()
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self._failure = self._failure or f"closed, at {self._path}"
+
+    def _settle_end(self) -> None:
+        """Cuts the file to the records that were read, and makes those that may not be durable so."""
+        with disk_call("cut a log", self._path):
+            if os.fstat(self._descriptor).st_size != self._size_bytes:
+                os.ftruncate(self._descriptor, self._size_bytes)
+            # After a failed fsync the system may hold bytes that it takes for stored: writing them again makes it store
+            # them with the next one.
+            doubtful = os.pread(self._descriptor, self._size_bytes - self._synced_bytes, self._synced_bytes)
+        write_at(self._descriptor, [doubtful], self._synced_bytes, self._path)
+        sync_file(self._descriptor, self._path)
+        self._mark_synced(self._size_bytes)
+
+    def _mark_synced(self, size_bytes: int) -> None:
+        """Notes that the file is durable up to here. The note itself need not be: an older one promises less."""
+        write_at(self._descriptor, [_synced_field(self._identity, size_bytes)], _SYNCED_OFFSET, self._path)
+        self._synced_bytes = size_bytes
+
+    def _refuse_if_failed(self) -> None:
+        if self._failure:
+            raise StorageFailed(f"expected a log that takes records, got one that is out of use: {self._failure}")
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageFailed as error:
+            self._failure = str(error)
+            raise
+
+
+def _identity_of(session_id: str) -> bytes:
+    """The first 32 bytes of a session's log."""
+    identity = _IDENTITY.pack(_MAGIC, _VERSION, UUID(session_id).bytes)
+    return identity + _CRC.pack(google_crc32c.value(identity))
+
+
+def _seed_of(identity: bytes) -> int:
+    """What checksums continue from; not past the identity's own, since any data followed by its CRC gives the same."""
+    return int(google_crc32c.value(identity[: -_CRC.size]))
+
+
+def _synced_field(identity: bytes, size_bytes: int) -> bytes:
+    field = _SYNCED.pack(size_bytes)
+    return field + _CRC.pack(google_crc32c.extend(_seed_of(identity), field))
+
+
+def _read_head(file: BinaryIO, identity: bytes, path: Path) -> int:
+    """Checks what comes before the records; returns how many bytes of the file were durable."""
+    found = file.read(_RECORDS_OFFSET)
+    for name, field in (("magic", _MAGIC_BYTES), ("format version", _VERSION_BYTES), ("session id", _SESSION_BYTES)):
+        if found[field] != identity[field]:
+            raise CorruptLog(
+                f"expected {name} {identity[field].hex()}, got {found[field].hex() or 'nothing'}, at {path}"
+            )
+    size_bytes = int.from_bytes(found[_SYNCED_OFFSET : _SYNCED_OFFSET + _SYNCED.size], "little")
+    if found != identity + _synced_field(identity, size_bytes):
+        raise CorruptLog(f"expected a head of {_RECORDS_OFFSET} bytes with its checksums, got {found.hex()}, at {path}")
+    return size_bytes
+
+
+def _read_records(file: BinaryIO, identity: bytes, synced_bytes: int, path: Path) -> tuple[list[LogRecord], int]:
+    """The records up to the first bad one, and where they end. Raises CorruptLog if that bad one was durable."""
+    seed = _seed_of(identity)
+    size_bytes = os.fstat(file.fileno()).st_size
+    records: list[LogRecord] = []
+    end = _RECORDS_OFFSET
+    while (piece := _read_record(file, seed, size_bytes - end)) is not None:
+        record = _parse(piece, len(records) + 1, f"at offset {end} of {path}")
+        records.append(record)
+        end += len(piece)
+    if end < synced_bytes:
+        raise CorruptLog(
+            f"expected record {len(records) + 1} whole, durable up to byte {synced_bytes}, "
+            f"got {'the end of the file' if end == size_bytes else 'damage'}, at offset {end} of {path}"
+        )
+    return records, end
+
+
+def _read_record(file: BinaryIO, seed: int, available: int) -> bytes | None:
+    """The bytes of the next record; None where there is none, or not all of it, or its checksum differs."""
+    if available < _RECORD_BYTES_MIN:
+        return None
+    length = file.read(4)
+    size_bytes = int.from_bytes(length, "little")
+    if not _RECORD_BYTES_MIN <= size_bytes <= min(available, RECORD_BYTES_MAX):
+        return None
+    piece = length + file.read(size_bytes - 4)
+    crc = google_crc32c.extend(seed, piece[: -_CRC.size])
+    return piece if piece[-_CRC.size :] == _CRC.pack(crc) else None
+
+
+def _parse(piece: bytes, expected_sequence: int, place: str) -> LogRecord:
+    """A record whose checksum holds. Raises CorruptLog if it should not stand here or is no record all the same."""
+    _, kind, sequence, epoch = _RECORD_HEAD.unpack_from(piece)
+    if sequence != expected_sequence:
+        raise CorruptLog(f"expected record {expected_sequence}, got record {sequence}, {place}")
+    try:
+        body = msgpack.unpackb(piece[_RECORD_HEAD.size : -_CRC.size], strict_map_key=False)
+    except ValueError as error:
+        raise CorruptLog(f"expected a msgpack body in record {sequence}, got {error}, {place}") from error
+    if not isinstance(body, dict):
+        raise CorruptLog(f"expected a map in record {sequence}, got {type(body).__name__}, {place}")
+    return LogRecord(kind, sequence, epoch, body)

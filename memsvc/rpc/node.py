@@ -1,0 +1,20 @@
+"""What the services of one node share."""
+
+from dataclasses import dataclass
+
+from memsvc.rpc.progress import Progress
+from memsvc.rpc.threads import Threads
+from memsvc.rpc.workers import Workers
+from memsvc.session import Sessions
+from memsvc.settings import LimitSettings
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node's sessions, who is attached to them, and what runs and limits the work."""
+
+    sessions: Sessions
+    workers: Workers
+    threads: Threads
+    progress: Progress
+    limits: LimitSettings

@@ -1,0 +1,123 @@
+"""From a session's log back to what it knew.
+
+    SESSION OPENED STEP BLOCK STEP TAIL STEP BLOCK STEP OPENED STEP ...
+                                        ^^^^^^^^^^^^^^^ void: written after the newest tail before another writer opened
+
+Invariants:
+    Replaying the live records gives the state that wrote them, bit for bit.
+    A record that contradicts those before it is a CorruptLog: nothing is guessed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memsvc.errors import CorruptLog
+from memsvc.log import LogRecord
+from memsvc.session.records import (
+    Layout,
+    OpenedRecord,
+    RecordKind,
+    unpack_block,
+    unpack_opened,
+    unpack_step,
+    unpack_tail,
+)
+from memsvc.session.state import SessionState
+from protos.memsvc.v1 import types_pb2
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a log says.
+
+    Args:
+        writer: The newest to open; None if none did.
+        epoch: Its epoch, 0 if none did.
+        applied_seq: Of its newest step that was applied.
+    """
+
+    state: SessionState
+    writer: OpenedRecord | None
+    epoch: int
+    applied_seq: int
+
+
+def recover(records: Sequence[LogRecord], spec: types_pb2.SessionSpec, shards: Path) -> Recovered:
+    """The state that these records lead to, and who wrote last.
+
+    Raises:
+        CorruptLog: The log is of another spec, or records contradict each other.
+    """
+    if not records or records[0].kind != RecordKind.SESSION:
+        raise CorruptLog(
+            f"expected a log that begins with its session, got {records[0].kind if records else 'nothing'}"
+        )
+    # Bytes, not text: what was stored is what the manifest must hold.
+    if types_pb2.SessionSpec.FromString(records[0].body.get("spec", b"")) != spec:
+        raise CorruptLog("expected the spec that the manifest holds, got another one in the log's first record")
+    replay = _Replay(spec, shards)
+    for record in live_records(records)[1:]:
+        replay.take(record)
+    replay.state.prepare()
+    return Recovered(replay.state, replay.writer, replay.epoch, replay.applied_seq)
+
+
+def live_records(records: Sequence[LogRecord]) -> list[LogRecord]:
+    """The records that count: without what a lost writer wrote after the newest tail before another writer opened."""
+    live: list[LogRecord] = []
+    # Records up to and including the newest tail, or the SESSION.
+    tail_end = 1
+    for record in records:
+        if record.kind == RecordKind.OPENED:
+            del live[tail_end:]
+        live.append(record)
+        if record.kind == RecordKind.TAIL:
+            tail_end = len(live)
+    return live
+
+
+def up_to_tail(records: Sequence[LogRecord]) -> list[LogRecord]:
+    """The records that count once another writer opens."""
+    live = live_records(records)
+    tails = [at for at, record in enumerate(live) if record.kind == RecordKind.TAIL]
+    return live[: tails[-1] + 1 if tails else 1]
+
+
+class _Replay:
+    def __init__(self, spec: types_pb2.SessionSpec, shards: Path) -> None:
+        self.state = SessionState(spec, shards)
+        self.writer: OpenedRecord | None = None
+        self.epoch = 0
+        self.applied_seq = 0
+        self._layout = Layout.of(spec)
+
+    def take(self, record: LogRecord) -> None:
+        if record.kind == RecordKind.STEP:
+            self._step(record)
+        elif record.kind == RecordKind.BLOCK:
+            self.state.add_block(unpack_block(record.body))
+        elif record.kind == RecordKind.TAIL:
+            self.state.replay_tail(unpack_tail(record.body, self._layout))
+        elif record.kind == RecordKind.OPENED:
+            self._opened(record)
+        else:
+            raise CorruptLog(f"expected a known kind of record, got {record.kind} in record {record.sequence}")
+
+    def _step(self, record: LogRecord) -> None:
+        own = unpack_step(record.body, self._layout)
+        position = self.state.tokens.position
+        if own.step.first_position != position + own.step.gap_tokens:
+            expected = position + own.step.gap_tokens
+            got = own.step.first_position
+            raise CorruptLog(f"expected position {expected}, got {got} in record {record.sequence}")
+        self.state.replay_step(own)
+        self.applied_seq = own.seq
+
+    def _opened(self, record: LogRecord) -> None:
+        self.writer, self.epoch, self.applied_seq = unpack_opened(record.body), record.epoch, 0
+        position = self.state.tokens.position
+        if self.writer.position != position:
+            got = self.writer.position
+            raise CorruptLog(f"expected a writer at position {position}, got {got} in record {record.sequence}")
+        self.state.blocks.cut(position)

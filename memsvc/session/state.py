@@ -1,0 +1,264 @@
+"""What a session knows, in memory: a function of its log, rebuilt bit for bit from it.
+
+A step goes through three moments:
+
+    plan        the policy decides, embeddings become vectors, links are searched for     changes what nobody reads
+    (the log)   what was planned is appended
+    commit      bookmarks, tokens, gaps and the trail become visible
+
+In replay the links and vectors come from the record, so nothing is searched; the policy runs again and must agree.
+
+Invariants:
+    Bookmarks enter in order of position, once the centre is frozen: none before.
+    The state after a record depends on the records up to it alone, not on how tokens were split into steps.
+Must not know: logs, disks, attachments, locks. One caller at a time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from memsvc.blocks import BlockRef
+from memsvc.errors import CorruptLog
+from memsvc.geometry import BLOCK_TOKENS
+from memsvc.graph import BookmarkGraph
+from memsvc.lattice import SIMILARITY_UNIT
+from memsvc.policy import make_policy
+from memsvc.session.block_table import BlockTable
+from memsvc.session.ranges import runs
+from memsvc.session.records import Decided, Entry, StepRecord, TailRecord
+from memsvc.session.steps import TokenStep
+from memsvc.session.tokens import TokenTable
+from memsvc.session.vectors import RECENT_TOKENS, TokenRows, Vectors
+from memsvc.shards.base import BlockHits, Int16Array, Int64Array
+from memsvc.shards.index import TAIL_ROWS, StreamIndex
+from memsvc.trail import BlockSearch, Trail, TrailSettings
+from protos.memsvc.v1 import session_pb2, types_pb2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a tail fixed, for whoever goes on from there.
+
+    Args:
+        bookmarks: The first so many of the graph.
+        partial: The block that was not whole; None if the tail ends with a block.
+    """
+
+    tail: session_pb2.Tail
+    bookmarks: int
+    trail: Trail
+    partial: BlockRef | None
+
+    @property
+    def position(self) -> int:
+        """Of the next token."""
+        return self.tail.position
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step or tail does to the bookmarks.
+
+    Args:
+        decided: By the policy, now.
+        fresh: Vectors that are new, of consecutive tokens but for gaps; None before centring.
+        entering: Bookmarks that enter the graph, in order.
+        entry: Their links.
+    """
+
+    decided: Decided
+    fresh: TokenRows | None
+    entering: Decided
+    entry: Entry
+
+
+class SessionState:
+    """Graph, indexes, policy, vectors, tokens, blocks and trail of one session.
+
+    Args:
+        shards: Folder for saved shards; exists.
+
+    Attributes:
+        cut: Of the newest tail; of an empty session if there is none.
+        changed: Whether anything came after `cut`.
+    """
+
+    def __init__(self, spec: types_pb2.SessionSpec, shards: Path) -> None:
+        streams, search = spec.fingerprint.streams, spec.search
+        self.settings = TrailSettings.of(spec)
+        self.graph = BookmarkGraph(search.links_max)
+        self.indexes = {
+            stream.name: StreamIndex(stream.dims, search, _shard_folder(shards, at, search))
+            for at, stream in enumerate(streams)
+        }
+        self.vectors = Vectors({stream.name: stream.dims for stream in streams}, search.centring_tokens)
+        self.tokens = TokenTable()
+        self.blocks = BlockTable()
+        self.trail = Trail(self.settings)
+        self.cut = Cut(session_pb2.Tail(), 0, self.trail.copy(), None)
+        self.changed = False
+        self.policy = make_policy(spec.policy)
+        self._links_max = search.links_max
+        # Decided, and not in the graph as long as there is no centre.
+        self._waiting = Decided.of([])
+
+    def plan_step(self, step: TokenStep, asked: bool) -> Plan:
+        """What a step does; `asked` if it wants a recall. Ends with `commit_step`, or the state is of no use."""
+        decided = self._decide(step)
+        if self.vectors.centre is not None:
+            fresh = self.vectors.convert(step.first_position, step.embeddings)
+            return self._enter(decided, fresh, None)
+        self.vectors.hold(step.first_position, step.embeddings)
+        return self._freeze(decided) if asked or self.vectors.due else self._wait(decided)
+
+    def plan_tail(self) -> Plan:
+        """What a tail does: it freezes the centre if anything is held."""
+        nothing = Decided.of([])
+        if self.vectors.centre is None and self.vectors.held:
+            return self._freeze(nothing)
+        return self._wait(nothing)
+
+    def replay_step(self, record: StepRecord) -> None:
+        """Takes a step from the log. Raises CorruptLog if the policy decides otherwise than it says."""
+        step, decided = record.step, self._decide(record.step)
+        if not decided.equals(record.decided):
+            expected, got = record.decided.positions[:8].tolist(), decided.positions[:8].tolist()
+            raise CorruptLog(f"expected bookmarks at {expected}, as logged in step {record.seq}, got {got}")
+        if record.kept is not None:
+            plan = self._enter(decided, record.kept, record.entry)
+        else:
+            self.vectors.hold(step.first_position, step.embeddings)
+            plan = self._freeze(decided, record.entry) if record.entry.centre else self._wait(decided)
+        self.commit_step(step, plan)
+
+    def replay_tail(self, record: TailRecord) -> None:
+        """Takes a tail from the log."""
+        nothing = Decided.of([])
+        plan = self._freeze(nothing, record.entry) if record.entry.centre else self._wait(nothing)
+        self.commit_tail(record.tail, plan)
+
+    def commit_step(self, step: TokenStep, plan: Plan) -> None:
+        """Makes a planned step visible."""
+        self.changed = True
+        self._commit(plan)
+        self.tokens.append(step.first_position, step.count, step.ids)
+        for gap in step.block_gaps:
+            self.blocks.declare_gap(gap.start, gap.stop)
+
+    def commit_tail(self, tail: session_pb2.Tail, plan: Plan) -> None:
+        """Makes a planned tail the newest."""
+        self._commit(plan)
+        block, filled = divmod(tail.position, BLOCK_TOKENS)
+        partial = self.blocks.get(block) if filled else None
+        self.cut = Cut(tail, len(self.graph), self.trail.copy(), partial)
+        self.changed = False
+
+    def add_block(self, ref: BlockRef) -> None:
+        """Makes a stored block visible."""
+        self.changed = True
+        self.blocks.add(ref)
+
+    def kept_of(self, step: TokenStep, plan: Plan) -> TokenRows | None:
+        """Of a planned step's vectors, those that anything later needs; None before centring and in what froze it."""
+        if plan.fresh is None or plan.entry.centre is not None:
+            return None
+        newest = max(RECENT_TOKENS, self.settings.tokens)
+        needed = np.arange(step.count) >= step.count - newest
+        own = plan.decided.positions
+        needed[own[own >= step.first_position] - step.first_position] = True
+        return plan.fresh if needed.all() else plan.fresh.take(np.flatnonzero(needed))
+
+    def prepare(self) -> None:
+        """Lets the finders do now what the first search after a replay would do, which may take long with HNSW."""
+        find = self.search(len(self.graph))
+        for name, dims in self.vectors.dims.items():
+            find(name, np.zeros((1, dims), dtype=np.int16), np.zeros(1, dtype=np.int64), 1)
+
+    def search(self, bookmarks: int) -> BlockSearch:
+        """Finds blocks among the first so many bookmarks."""
+        block_of = self.graph.blocks(bookmarks)
+        first_block = self.settings.sink_tokens // BLOCK_TOKENS
+
+        def best_blocks(stream: str, queries: Int16Array, blocks_end: Int64Array, k: int) -> BlockHits:
+            return self.indexes[stream].best_blocks(queries, blocks_end, block_of, bookmarks, k, first_block)
+
+        return best_blocks
+
+    def _decide(self, step: TokenStep) -> Decided:
+        decisions = self.policy.skip(step.first_position) if step.gap_tokens else []
+        return Decided.of(decisions + self.policy.decide(step.first_position, step.count, step.signals))
+
+    def _wait(self, decided: Decided) -> Plan:
+        return Plan(decided, None, Decided.of([]), self._no_links())
+
+    def _freeze(self, decided: Decided, entry: Entry | None = None) -> Plan:
+        """Fixes the centre, as logged or as it comes out, and lets in all that waited for it."""
+        centre = self.vectors.centre_of_held() if entry is None else entry.centre
+        assert centre is not None
+        plan = self._enter(decided, self.vectors.freeze(centre), entry)
+        return Plan(decided, plan.fresh, plan.entering, Entry(plan.entry.parents, plan.entry.weights, centre))
+
+    def _enter(self, decided: Decided, fresh: TokenRows, entry: Entry | None) -> Plan:
+        entering = self._waiting.then(decided)
+        rows = self.vectors.remember(fresh).at(entering.positions)
+        if entry is None:
+            entry = self._find_links(rows)
+        elif len(entry.parents) != len(entering):
+            raise CorruptLog(f"expected links of {len(entering)} bookmarks, got {len(entry.parents)}")
+        else:
+            self._index(rows)
+        return Plan(decided, fresh, entering, entry)
+
+    def _find_links(self, rows: TokenRows) -> Entry:
+        """Links of the next bookmarks, which are put into the indexes on the way."""
+        # The first stream of the fingerprint decides what resembles what.
+        stream, index = next(iter(self.indexes.items()))
+        entry = self._no_links()
+        for start in range(0, len(rows), TAIL_ROWS):
+            piece = rows.take(slice(start, start + TAIL_ROWS))
+            hits = index.best_earlier(piece.rows[stream], len(index), self._links_max)
+            parents = hits.index
+            weights = np.where(parents < 0, 0.0, hits.dot.astype(np.float64) * SIMILARITY_UNIT).astype(np.float32)
+            entry = Entry(np.concatenate([entry.parents, parents]), np.concatenate([entry.weights, weights]))
+            self._index(piece)
+        return entry
+
+    def _index(self, rows: TokenRows) -> None:
+        if len(rows):
+            for name, index in self.indexes.items():
+                index.add(rows.rows[name])
+
+    def _no_links(self) -> Entry:
+        shape = (0, self._links_max)
+        return Entry(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32))
+
+    def _commit(self, plan: Plan) -> None:
+        if plan.fresh is None:
+            self._waiting = self._waiting.then(plan.decided)
+            return
+        self._waiting = Decided.of([])
+        new, entry = plan.entering, plan.entry
+        if len(new):
+            self.graph.extend(new.positions, entry.parents, entry.weights, new.signal, new.forced)
+        append_to_trail(self.trail, plan.fresh)
+
+
+def append_to_trail(trail: Trail, fresh: TokenRows) -> None:
+    """Gives a trail the newest of these tokens, as many as it may want; there may be gaps."""
+    newest = fresh.newest(trail.settings.tokens)
+    start = 0
+    for run in runs(newest.positions):
+        own = newest.take(slice(start, start + len(run)))
+        trail.append(run.start, own.rows)
+        start += len(run)
+
+
+def _shard_folder(shards: Path, stream: int, search: types_pb2.SearchSpec) -> Path | None:
+    """Where a stream's full HNSW shards are saved; streams share no folder, since a shard's name says no stream."""
+    if search.finder != types_pb2.FINDER_KIND_HNSW:
+        return None
+    folder = shards / str(stream)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,150 @@
+"""Settings of the memory server: every default and every limit, checked when the record is made.
+
+Invariants:
+    A default stands here and nowhere else; a name ends in its unit.
+    A value out of range is an InvalidRequest with the reason INVALID_SETTING that names field, range and value.
+Must not know: gRPC, argparse, the environment.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from memsvc.errors import InvalidRequest
+
+MIB = 1024 * 1024
+
+# Longest path of a Unix socket: sun_path is 108 bytes with its closing zero (unix(7)).
+SOCKET_PATH_BYTES_MAX = 107
+_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+
+
+def _require(holds: bool, name: str, expected: str, came: object) -> None:
+    if not holds:
+        raise InvalidRequest(f"{name}: expected {expected}, got {came!r}", reason="INVALID_SETTING")
+
+
+def _within(record: object, name: str, low: int, high: int) -> None:
+    value = getattr(record, name)
+    _require(low <= value <= high, name, f"{low} to {high}", value)
+
+
+def check_address(name: str, address: str) -> None:
+    """Refuse what is neither `unix:///PATH` nor `HOST:PORT`; `name` is the field or option that holds it."""
+    path = address.removeprefix("unix://")
+    if path != address:
+        _require(path.startswith("/"), name, "unix:///PATH or HOST:PORT", address)
+        expected = f"a socket path of at most {SOCKET_PATH_BYTES_MAX} bytes"
+        _require(len(path.encode()) <= SOCKET_PATH_BYTES_MAX, name, expected, path)
+        return
+    parts = _HOST_PORT.fullmatch(address)
+    _require(parts is not None and int(parts[1]) < 65536, name, "unix:///PATH or HOST:PORT", address)
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """How much the server takes on; one past any of these is a typed error.
+
+    Args:
+        message_bytes_max: Largest gRPC message, both ways.
+        step_tokens_max: Tokens of one step.
+        credit_tokens: Tokens a worker may have sent and not yet seen acknowledged.
+        sessions_max: Sessions of the node.
+        recalls_remembered: Newest recalls of a session that `explain` can still answer for.
+        recalls_waiting_max: Recalls of one worker that wait for blocks.
+        block_bytes_max: Bytes of one block; larger ones are refused when the session is made.
+        stream_dims_max: Dimensions of one embedding.
+        fetch_blocks_max: Blocks of one GetBlocks call.
+        calls_max: Calls and streams that are open at once.
+    """
+
+    message_bytes_max: int = 8 * MIB
+    step_tokens_max: int = 4096
+    credit_tokens: int = 16384
+    sessions_max: int = 4096
+    recalls_remembered: int = 64
+    recalls_waiting_max: int = 256
+    block_bytes_max: int = 64 * MIB
+    stream_dims_max: int = 16384
+    fetch_blocks_max: int = 4096
+    calls_max: int = 1024
+
+    def __post_init__(self) -> None:
+        _within(self, "message_bytes_max", 4 * MIB, 64 * MIB)
+        _within(self, "step_tokens_max", 1, 65536)
+        _within(self, "credit_tokens", self.step_tokens_max, 2**24)
+        _within(self, "sessions_max", 1, 1_000_000)
+        _within(self, "recalls_remembered", 1, 65536)
+        _within(self, "recalls_waiting_max", 1, 65536)
+        _within(self, "block_bytes_max", 1, 1024 * MIB)
+        _within(self, "stream_dims_max", 1, 16384)
+        _within(self, "fetch_blocks_max", 1, 65536)
+        _within(self, "calls_max", 2, 65536)
+
+
+@dataclass(frozen=True)
+class TimingSettings:
+    """When the server does what by itself, in milliseconds.
+
+    Args:
+        sync_interval_ms: Between two fsyncs; what a power loss may take of BUFFERED acknowledgements.
+        drain_grace_ms: What open streams get to finish after SIGTERM.
+        ping_interval_min_ms: Client pings may come this often.
+        ping_interval_ms: The server pings a silent connection this often, so that a dead worker is noticed.
+        ping_timeout_ms: A ping not answered by then ends the connection.
+    """
+
+    sync_interval_ms: int = 200
+    drain_grace_ms: int = 5_000
+    ping_interval_min_ms: int = 30_000
+    ping_interval_ms: int = 60_000
+    ping_timeout_ms: int = 20_000
+
+    def __post_init__(self) -> None:
+        _within(self, "sync_interval_ms", 1, 60_000)
+        _within(self, "drain_grace_ms", 0, 600_000)
+        _within(self, "ping_interval_min_ms", 1_000, 600_000)
+        _within(self, "ping_interval_ms", 1_000, 600_000)
+        _within(self, "ping_timeout_ms", 1_000, 600_000)
+
+
+@dataclass(frozen=True)
+class ThreadSettings:
+    """Threads by kind of work: a slow one never takes the threads of another kind.
+
+    Args:
+        steps: Apply steps and answer recalls.
+        blocks: Store and read blocks.
+        calls: Everything else, a session's replay included.
+    """
+
+    steps: int = 4
+    blocks: int = 4
+    calls: int = 4
+
+    def __post_init__(self) -> None:
+        _within(self, "steps", 1, 256)
+        _within(self, "blocks", 1, 256)
+        _within(self, "calls", 1, 256)
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """All of the above, and where the server lives.
+
+    Args:
+        data: Folder of this node's sessions; made if it is not there.
+        listen: `unix:///PATH` or `HOST:PORT`; port 0 takes a free one.
+        manifest: `sqlite`, a file in the data folder.
+    """
+
+    data: Path
+    listen: str
+    manifest: str = "sqlite"
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    timing: TimingSettings = field(default_factory=TimingSettings)
+    threads: ThreadSettings = field(default_factory=ThreadSettings)
+
+    def __post_init__(self) -> None:
+        check_address("listen", self.listen)
+        _require(self.manifest == "sqlite", "manifest", "'sqlite'", self.manifest)
