@@ -1,0 +1,31 @@
+"""Attention of queries over pages of keys and values, under one softmax: eager reference and fused Triton kernel.
+
+Knows torch and triton only; nothing of sessions, models or the memory server.
+"""
+
+from attn_kernels.api import paged_attention
+from attn_kernels.errors import (
+    AttentionKernelError,
+    DeviceMismatch,
+    FusedUnavailable,
+    UnsupportedDtype,
+    UnsupportedShape,
+)
+from attn_kernels.records import PAGE_TOKENS, AttentionState, Impl, Pages, PageTable, Rope
+from attn_kernels.states import merge
+
+__all__ = [
+    "PAGE_TOKENS",
+    "AttentionKernelError",
+    "AttentionState",
+    "DeviceMismatch",
+    "FusedUnavailable",
+    "Impl",
+    "PageTable",
+    "Pages",
+    "Rope",
+    "UnsupportedDtype",
+    "UnsupportedShape",
+    "merge",
+    "paged_attention",
+]
