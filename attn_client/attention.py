@@ -1,0 +1,137 @@
+"""Attention of one row over its residents: one softmax over sinks, recalled blocks (with bias) and window.
+
+Three implementations of the same sum, chosen by the settings: `sdpa` (torch's own kernel over the row's slots, fast on
+a CPU), `reference` (attn_kernels, eager) and `fused` (attn_kernels, Triton). Score of a key at packed position k for a
+query at q >= k: scale * rope(q) . rope(k) + alpha[head] * bias[slot].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attn_client.residents import UNUSED, Plan, Residents
+from attn_client.settings import BLOCK_TOKENS, Implementation
+from attn_kernels import Impl, Pages, PageTable, Rope, paged_attention
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x [heads, n, D] with tables [n, D], halves rotated as transformers does."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + turned * sin
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """What every row shares: rotary tables [L, D] in fp32 and in the model's dtype, alpha [heads], and the way."""
+
+    rope: Rope
+    cos: Tensor
+    sin: Tensor
+    alpha: Tensor
+    implementation: Implementation
+
+
+class RowPass:
+    """One row in one pass over the model: `attend` is called once a layer, in any order of layers."""
+
+    def __init__(self, residents: Residents, plan: Plan, parts: AttentionParts, memory_layers: frozenset[int]) -> None:
+        self.residents = residents
+        self.plan = plan
+        self._parts = parts
+        self._memory_layers = memory_layers
+        self._q_cos = parts.cos[plan.query_position]
+        self._q_sin = parts.sin[plan.query_position]
+        # Recalled slots come last, so a layer without memory reads a shorter prefix.
+        self._read = {
+            True: residents.geometry.recalled_slot + (plan.recalled.stop - plan.recalled.start),
+            False: residents.geometry.recalled_slot,
+        }
+        self._masks: dict[bool, Tensor] = {}
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Write the pass's keys and values, then attend.
+
+        Args:
+            query: Before rotation, [heads, count, D].
+            keys, values: Before rotation, [kv heads, count, D].
+
+        Returns:
+            [heads, count, D] in the query's dtype.
+        """
+        self.residents.write(layer, self.plan, keys, values)
+        if self._parts.implementation is Implementation.SDPA:
+            return self._sdpa(layer, query, keys, scale)
+        return self._paged(layer, query, scale)
+
+    def _sdpa(self, layer: int, query: Tensor, keys: Tensor, scale: float) -> Tensor:
+        residents, plan = self.residents, self.plan
+        self._rotate_stale(layer)
+        residents.write_rotated(layer, plan, rotate(keys, self._q_cos, self._q_sin))
+        recall = layer in self._memory_layers
+        slots = self._read[recall]
+        heads, count, dim = query.shape
+        groups = heads // residents.shape.kv_heads
+        # Heads of one group share their keys: they are folded into the query axis, which torch's CPU kernel takes.
+        folded = rotate(query, self._q_cos, self._q_sin).reshape(1, -1, groups * count, dim)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            folded,
+            residents.rotated[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim),
+            residents.values[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim),
+            attn_mask=self._mask(recall, groups),
+            scale=scale,
+        )
+        return out.reshape(heads, count, dim)
+
+    def _rotate_stale(self, layer: int) -> None:
+        stale = self.plan.stale
+        if not len(stale):
+            return
+        residents, parts = self.residents, self._parts
+        slots = torch.from_numpy(stale).to(residents.shape.device)
+        position = self.plan.slot_position[stale][:, None] + np.arange(BLOCK_TOKENS)
+        at = torch.from_numpy(position.reshape(-1)).to(residents.shape.device)
+        keys = residents.keys[layer].index_select(1, slots)
+        turned = rotate(keys.flatten(1, 2), parts.cos[at], parts.sin[at])
+        residents.rotated[layer].index_copy_(1, slots, turned.view_as(keys))
+
+    def _mask(self, recall: bool, groups: int) -> Tensor:
+        """Additive mask [1, kv heads or 1, groups * count, keys]: bias where a key may be seen, -inf elsewhere."""
+        if recall not in self._masks:
+            self._masks[recall] = self._make_mask(recall, groups)
+        return self._masks[recall]
+
+    def _make_mask(self, recall: bool, groups: int) -> Tensor:
+        plan, shape = self.plan, self.residents.shape
+        slots = self._read[recall]
+        in_slot = np.arange(BLOCK_TOKENS)
+        filled = (plan.slot_position[:slots, None] != UNUSED) & (in_slot < plan.slot_tokens[:slots, None])
+        position = np.where(filled, plan.slot_position[:slots, None] + in_slot, np.iinfo(np.int64).max)
+        keys = torch.from_numpy(position.reshape(-1)).to(shape.device)
+        seen = keys[None, :] <= plan.query_position[:, None]
+        hidden = torch.zeros(seen.shape, dtype=shape.dtype, device=shape.device).masked_fill_(~seen, -torch.inf)
+        bias = torch.from_numpy(np.repeat(plan.slot_bias[:slots], BLOCK_TOKENS)).to(shape.device)
+        if not recall or not plan.slot_bias.any():
+            return hidden.repeat(groups, 1)[None, None]
+        per_head = (self._parts.alpha[:, None, None] * bias).to(shape.dtype) + hidden
+        return per_head.reshape(1, -1, groups * plan.count, keys.shape[0])
+
+    def _paged(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        residents, plan, device = self.residents, self.plan, self.residents.shape.device
+        slots = self._read[layer in self._memory_layers]
+        # Entries in order of position, so that tiles past the causal edge can be skipped.
+        order = np.argsort(plan.slot_position[:slots], kind="stable")
+        order = order[plan.slot_position[order] != UNUSED]
+        table = PageTable(
+            page=torch.from_numpy(order.astype(np.int32))[None].to(device),
+            tokens=torch.from_numpy(plan.slot_tokens[order].astype(np.int32))[None].to(device),
+            position=torch.from_numpy(plan.slot_position[order].astype(np.int32))[None].to(device),
+            bias=torch.from_numpy(plan.slot_bias[order])[None].to(device),
+        )
+        pages = Pages(residents.keys[layer].transpose(0, 1), residents.values[layer].transpose(0, 1))
+        impl = Impl.FUSED if self._parts.implementation is Implementation.FUSED else Impl.REFERENCE
+        position = plan.query_position.to(torch.int32)[None]
+        state = paged_attention(query[None], position, pages, table, self._parts.rope, self._parts.alpha, scale, impl)
+        return state.out[0]

@@ -1,0 +1,93 @@
+"""The command lines of `attn-client`, and the settings they make. Defaults come from the settings records alone."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, NoReturn
+
+from attn_client.errors import InvalidSettings
+from attn_client.settings import Implementation, Settings
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line on standard error, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message alone and exit with 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Parser of `attn-client`; the chosen command is in `command`."""
+    top = OneLineParser(prog="attn-client", description="Read texts far past a model's window, with a memory server.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
+    ask = commands.add_parser("ask", help="read a text, or open a session, and answer a question")
+    _common(ask)
+    ask.add_argument("--file", type=Path, metavar="TEXT", help="text to read first; without it, --session is opened")
+    ask.add_argument("--question", required=True, metavar="Q", help="question, or the beginning of its answer")
+    ask.add_argument("--session", metavar="NAME", help="session in memory; one that was ingested is not read again")
+    ask.add_argument("--append", action="store_true", help="write the text or question into an existing session")
+    ask.add_argument("--no-memory", action="store_true", help="sinks and window only: the control")
+    ask.add_argument("--max-tokens", type=int, default=32, metavar="N", help="tokens of the answer at most")
+    ingest = commands.add_parser("ingest", help="read a text into a session")
+    _common(ingest)
+    ingest.add_argument("--file", type=Path, metavar="TEXT", required=True, help="text to read")
+    ingest.add_argument("--session", metavar="NAME", help="session to write")
+    ingest.add_argument("--append", action="store_true", help="read on in a session that holds tokens already")
+    ingest.add_argument(
+        "--no-memory", action="store_true", help="sinks and window only: what reading costs without memory"
+    )
+    return top
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="smollm2", metavar="DIR|smollm2", help="folder of a model, or the demo's")
+    command.add_argument("--memory", metavar="ADDR", help="memory server; without it a private one is started")
+    command.add_argument("--data", type=Path, metavar="DIR", help="folder of the private server; temporary without it")
+    command.add_argument("--chat", action="store_true", help="wrap text and question in the model's chat template")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    choice = command.add_argument_group("settings (docs/SETTINGS.md)")
+    choice.add_argument("--window", type=int, dest="window.window_tokens", metavar="N", help="window in tokens")
+    choice.add_argument("--sinks", type=int, dest="window.sink_tokens", metavar="N", help="sinks in tokens")
+    choice.add_argument(
+        "--chunk", type=int, dest="window.chunk_tokens", metavar="N", help="tokens a pass while reading"
+    )
+    choice.add_argument("--probe", type=int, dest="probe.layer", metavar="N", help="layer whose vectors are remembered")
+    choice.add_argument("--top", type=int, dest="recall.top_blocks", metavar="N", help="best blocks of a recall")
+    choice.add_argument("--budget", type=int, dest="recall.budget_blocks", metavar="N", help="recalled blocks at most")
+    choice.add_argument("--alpha", type=float, dest="recall.alpha", metavar="X", help="weight of the similarity bias")
+    choice.add_argument("--lag", type=int, dest="recall.lag_tokens", metavar="N", help="decode steps a recall lags")
+    choice.add_argument("--timeout", type=float, dest="recall.timeout_s", metavar="S", help="seconds a recall may take")
+    choice.add_argument("--policy", dest="bookmarks.policy", metavar="NAME", help="every, fixed or surprisal")
+    choice.add_argument(
+        "--coverage", type=float, dest="bookmarks.coverage", metavar="X", help="share of tokens (surprisal)"
+    )
+    choice.add_argument("--every", type=int, dest="bookmarks.every_tokens", metavar="N", help="stride (fixed)")
+    choice.add_argument("--finder", dest="bookmarks.finder", metavar="NAME", help="flat or hnsw")
+    choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Settings with what the command line names replaced.
+
+    Raises:
+        InvalidSettings: A value is out of its range.
+    """
+    settings = Settings()
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in vars(arguments).items():
+        if "." in name and value is not None:
+            group, field = name.split(".")
+            groups.setdefault(group, {})[field] = value
+    parts: dict[str, Any] = {name: dataclasses.replace(getattr(settings, name), **new) for name, new in groups.items()}
+    if arguments.implementation is not None:
+        parts["implementation"] = _implementation(arguments.implementation)
+    return dataclasses.replace(settings, **parts)
+
+
+def _implementation(name: str) -> Implementation:
+    try:
+        return Implementation(name)
+    except ValueError:
+        known = ", ".join(one.value for one in Implementation)
+        raise InvalidSettings(f"--attention: expected one of {known}, got {name!r}") from None

@@ -1,0 +1,125 @@
+"""Settings of the model side. Every default lives here and nowhere else; every value is checked when the record is
+made.
+
+The profile `facts` (window 512) is the default: a short window reads facts best (docs/LOG.md, feasibility study).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from attn_client.errors import InvalidSettings
+
+BLOCK_TOKENS = 64
+
+
+def _require(holds: bool, name: str, expected: str, came: object) -> None:
+    if not holds:
+        raise InvalidSettings(f"{name}: expected {expected}, got {came!r}")
+
+
+class Implementation(StrEnum):
+    """How attention is computed. Always chosen, never fallen back to."""
+
+    SDPA = "sdpa"
+    REFERENCE = "reference"
+    FUSED = "fused"
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """What stays on the device whatever is recalled. All in tokens."""
+
+    sink_tokens: int = 64
+    window_tokens: int = 512
+    chunk_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        whole = self.sink_tokens > 0 and self.sink_tokens % BLOCK_TOKENS == 0
+        _require(whole, "window.sink_tokens", f"a positive multiple of {BLOCK_TOKENS}", self.sink_tokens)
+        whole = self.window_tokens > 0 and self.window_tokens % BLOCK_TOKENS == 0
+        _require(whole, "window.window_tokens", f"a positive multiple of {BLOCK_TOKENS}", self.window_tokens)
+        _require(1 <= self.chunk_tokens <= 4096, "window.chunk_tokens", "1 to 4096", self.chunk_tokens)
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """How much is recalled, how it weighs, and how long a step may wait for it."""
+
+    top_blocks: int = 8
+    neighbours: int = 1
+    budget_blocks: int = 24
+    alpha: float = 1.0
+    lag_tokens: int = 2
+    timeout_s: float = 2.0
+    while_reading: bool = False
+    positions: Literal["packed", "true"] = "packed"
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.top_blocks <= 4096, "recall.top_blocks", "1 to 4096", self.top_blocks)
+        _require(0 <= self.neighbours <= 8, "recall.neighbours", "0 to 8", self.neighbours)
+        enough = self.top_blocks <= self.budget_blocks <= 4096
+        _require(enough, "recall.budget_blocks", f"{self.top_blocks} (top_blocks) to 4096", self.budget_blocks)
+        _require(0.0 <= self.alpha <= 100.0, "recall.alpha", "0 to 100", self.alpha)
+        _require(0 <= self.lag_tokens <= 64, "recall.lag_tokens", "0 to 64", self.lag_tokens)
+        _require(0.0 < self.timeout_s <= 600.0, "recall.timeout_s", "above 0, at most 600", self.timeout_s)
+        _require(self.positions in ("packed", "true"), "recall.positions", "'packed' or 'true'", self.positions)
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Which vectors leave the model, which layers see what is recalled, and what makes a token salient.
+
+    `salience_vocabulary` is the number of most frequent token ids that surprisal is normalised over (0: all of them).
+    """
+
+    layer: int = 6
+    memory_layers: tuple[int, ...] | None = None
+    salience_vocabulary: int = 8192
+
+    def __post_init__(self) -> None:
+        _require(self.layer >= 0, "probe.layer", "0 or more", self.layer)
+        layers = self.memory_layers
+        ascending = layers is None or (len(layers) > 0 and list(layers) == sorted(set(layers)) and layers[0] >= 0)
+        _require(ascending, "probe.memory_layers", "layer numbers, ascending, or None for all", layers)
+        _require(self.salience_vocabulary >= 0, "probe.salience_vocabulary", "0 or more", self.salience_vocabulary)
+
+
+@dataclass(frozen=True)
+class BookmarkSettings:
+    """How the memory server makes, links and searches bookmarks; fixed when a session is made."""
+
+    policy: Literal["every", "fixed", "surprisal"] = "surprisal"
+    coverage: float = 0.1
+    every_tokens: int = 10
+    finder: Literal["flat", "hnsw"] = "flat"
+    trail_blocks: int = 16
+    trail_decay: float = 0.95
+    trail_tokens: int = 128
+    links_max: int = 4
+    link_similarity_min: float = 0.4
+    centring_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        known = self.policy in ("every", "fixed", "surprisal")
+        _require(known, "bookmarks.policy", "'every', 'fixed' or 'surprisal'", self.policy)
+        _require(self.finder in ("flat", "hnsw"), "bookmarks.finder", "'flat' or 'hnsw'", self.finder)
+        _require(0.0 < self.coverage <= 1.0, "bookmarks.coverage", "above 0, at most 1", self.coverage)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of the above. `implementation` is how attention is computed."""
+
+    window: WindowSettings = field(default_factory=WindowSettings)
+    recall: RecallSettings = field(default_factory=RecallSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    bookmarks: BookmarkSettings = field(default_factory=BookmarkSettings)
+    implementation: Implementation = Implementation.SDPA
+
+    @property
+    def packed_tokens_max(self) -> int:
+        """Longest packed context: sinks, all recalled blocks, a full window and a chunk."""
+        window = self.window.window_tokens + BLOCK_TOKENS - 1
+        recalled = self.recall.budget_blocks * BLOCK_TOKENS
+        return self.window.sink_tokens + recalled + window + self.window.chunk_tokens
