@@ -1,0 +1,1 @@
+"""Measurements, one file a question; each writes its figures through `benchmarks.summary`."""
