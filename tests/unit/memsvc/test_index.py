@@ -1,0 +1,170 @@
+"""The index of one stream: links and blocks against a naive oracle, sealing, and saved shards."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memsvc.lattice import SCALE, to_lattice
+from memsvc.shards import index as index_module
+from memsvc.shards.index import StreamIndex
+from protos.memsvc.v1 import types_pb2 as wire
+
+DIMS = 32
+FLAT, HNSW = wire.FINDER_KIND_FLAT, wire.FINDER_KIND_HNSW
+
+
+def _vectors(count: int, seed: int = 3) -> np.ndarray:
+    """Lattice vectors around 50 topics, every tenth a copy of an earlier one, so that ties occur."""
+    generator = np.random.default_rng(seed)
+    topics = generator.standard_normal((50, DIMS))
+    data = topics[generator.integers(0, 50, count)] + 0.5 * generator.standard_normal((count, DIMS))
+    data[10::10] = data[5 : count - 5 : 10][: len(data[10::10])]
+    return to_lattice(data.astype(np.float32), np.zeros(DIMS))
+
+
+def _blocks(count: int) -> np.ndarray:
+    """Ascending blocks of 1 to 40 bookmarks each, with holes, from block 0."""
+    generator = np.random.default_rng(6)
+    sizes = generator.integers(1, 41, count)
+    return np.repeat(np.cumsum(generator.integers(1, 3, count)) - 1, sizes)[:count]
+
+
+def _index(finder: "wire.FinderKind.ValueType", link_min: float = 0.4, folder: Path | None = None) -> StreamIndex:
+    return StreamIndex(DIMS, wire.SearchSpec(finder=finder, link_similarity_min=link_min), folder)
+
+
+def _links(rows: np.ndarray, own: int, k: int, link_min: float) -> list[int]:
+    dots = rows[:own].astype(np.int64) @ rows[own].astype(np.int64)
+    hits = [(int(dot), at) for at, dot in enumerate(dots) if dot / SCALE**2 >= link_min]
+    return [at for _, at in sorted(hits, reverse=True)[:k]]
+
+
+def _best_blocks(rows: np.ndarray, query: np.ndarray, block_of: np.ndarray, seen: range, k: int) -> list[tuple]:
+    """(dot, block, bookmark) of the k best blocks in `seen`, by plain sorting."""
+    dots = rows[: len(block_of)].astype(np.int64) @ query.astype(np.int64)
+    best: dict[int, tuple[int, int]] = {}
+    for at, block in enumerate(block_of.tolist()):
+        if block in seen:
+            best[block] = max(best.get(block, (-(2**30), 0)), (int(dots[at]), at))
+    return sorted(((dot, block, at) for block, (dot, at) in best.items()), reverse=True)[:k]
+
+
+@pytest.mark.parametrize("added_before", [True, False])
+def test_links_go_to_the_best_earlier_bookmarks(added_before: bool) -> None:
+    """A bookmark links only to earlier ones, those of its own batch included, whether the batch is added yet or not."""
+    rows = _vectors(700)
+    index = _index(FLAT)
+    for start in range(0, 700, 350):
+        batch = rows[start : start + 350]
+        if added_before:
+            index.add(batch)
+        hits = index.best_earlier(batch, start, 4)
+        if not added_before:
+            index.add(batch)
+        for offset, found in enumerate(hits.index):
+            expected = _links(rows, start + offset, 4, 0.4)
+            assert found.tolist() == expected + [-1] * (4 - len(expected)), f"bookmark {start + offset}"
+
+
+def test_a_link_needs_the_least_similarity() -> None:
+    """No link is below the minimum, and a minimum that nothing reaches leaves no link."""
+    rows = _vectors(300)
+    index = _index(FLAT, link_min=0.9)
+    hits = index.best_earlier(rows, 0, 4)
+    assert hits.dot[hits.index >= 0].min() >= 0.9 * SCALE**2
+    # Copies have similarity 1; it is the others that stay alone.
+    assert (hits.index[:, 0] >= 0).sum() < 100
+    assert (_index(FLAT, link_min=1.1).best_earlier(rows, 0, 4).index == -1).all()
+
+
+@pytest.mark.parametrize("k", [1, 5, 500])
+def test_best_blocks_equal_the_oracle(k: int) -> None:
+    """Distinct blocks, best bookmark each, ties to the newer; sinks, window and what is past the cut are not seen."""
+    rows, block_of = _vectors(900), _blocks(900)
+    index = _index(FLAT)
+    index.add(rows)
+    queries, total = rows[::90], 800
+    ends = np.linspace(0, block_of[-1] + 5, len(queries)).astype(np.int64)
+    hits = index.best_blocks(queries, ends, block_of, total, k, first_block=3)
+    for at, (query, end) in enumerate(zip(queries, ends, strict=True)):
+        expected = _best_blocks(rows, query, block_of[:total], range(3, int(end)), k)
+        found = hits.found[at]
+        assert found == len(expected)
+        got = zip(hits.dot[at, :found], hits.block[at, :found], hits.bookmark[at, :found], strict=True)
+        assert [(int(d), int(b), int(i)) for d, b, i in got] == expected
+        assert (hits.block[at, found:] == -1).all()
+
+
+def test_an_empty_index_finds_nothing() -> None:
+    """No bookmarks: no links and no blocks, in the shapes asked for."""
+    for finder in (FLAT, HNSW):
+        index = _index(finder)
+        hits = index.best_blocks(_vectors(2), np.array([9, 9]), np.zeros(0, dtype=np.int64), 0, 3)
+        assert (hits.block.tolist(), hits.found.tolist()) == ([[-1] * 3] * 2, [0, 0])
+        assert index.best_earlier(_vectors(1), 0, 3).index.tolist() == [[-1, -1, -1]]
+
+
+def test_hnsw_seals_all_but_the_newest_and_finds_nearly_the_same() -> None:
+    """With HNSW, 4,096 to 4,351 bookmarks stay exact, and links and blocks agree with flat in 95 of 100."""
+    rows, block_of = _vectors(7000), _blocks(7000)
+    flat, hnsw = _index(FLAT), _index(HNSW)
+    flat.add(rows)
+    hnsw.add(rows)
+    queries, ends = _vectors(100, seed=3), np.full(100, block_of[-1] + 1)
+    exact, found = (one.best_blocks(queries, ends, block_of, 7000, 16, 1) for one in (flat, hnsw))
+    assert hnsw.status() == "hnsw: 2816 bookmarks in 1 graphs, 4184 bookmarks compared exactly"
+    assert (found.found == 16).all()
+    assert all(len(set(row)) == 16 for row in found.block.tolist())
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact.block, found.block, strict=True)]) >= 0.95
+    links = [one.best_earlier(rows[-200:], 6800, 4).index for one in (flat, hnsw)]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(*links, strict=True)]) >= 0.95
+
+
+def test_hnsw_blocks_respect_what_a_view_may_see() -> None:
+    """A snapshot's cut and a query's window bound hold inside the sealed part too."""
+    rows, block_of = _vectors(6000), _blocks(6000)
+    index = _index(HNSW)
+    index.add(rows)
+    index.best_earlier(rows[-1:], 5999, 1)
+    ends = np.array([4, 10, 10_000])
+    hits = index.best_blocks(rows[:3], ends, block_of, 500, 16, first_block=2)
+    assert (hits.bookmark < 500).all()
+    for row, end in zip(hits.block, ends, strict=True):
+        blocks = row[row >= 0]
+        assert ((blocks >= 2) & (blocks < end)).all()
+    assert hits.found.tolist() == [len(set(block_of) & {2, 3}), len(set(block_of) & set(range(2, 10))), 16]
+
+
+def test_links_found_with_hnsw_do_not_depend_on_the_split() -> None:
+    """Steps of 333 and of 1,024 bookmarks give the same links, bit for bit, across many seals."""
+    rows = _vectors(5500)
+    keys = []
+    for size in (333, 1024):
+        index, parts = _index(HNSW), []
+        for start in range(0, len(rows), size):
+            parts.append(index.best_earlier(rows[start : start + size], start, 4).keys)
+            index.add(rows[start : start + size])
+        keys.append(np.concatenate(parts))
+    np.testing.assert_array_equal(keys[0], keys[1])
+
+
+def test_a_full_shard_is_saved_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replayed index reads the shard file instead of inserting again, unless its bookmarks went another way."""
+    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
+    rows, block_of = _vectors(5000), _blocks(5000)
+    ends = np.full(20, block_of[-1] + 1)
+
+    def answers() -> np.ndarray:
+        index = _index(HNSW, folder=tmp_path)
+        index.add(rows)
+        return index.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark
+
+    first = answers()
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+    np.testing.assert_array_equal(answers(), first)
+    assert path.stat().st_mtime_ns == written
+    rows = _vectors(5000, seed=8)
+    assert not np.array_equal(answers(), first)
+    assert list(tmp_path.iterdir()) != [path]
