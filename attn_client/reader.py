@@ -45,8 +45,12 @@ class Reader:
         self._logits: Tensor | None = None
         self._last_id: int | None = None
         self.resident_tokens_max = 0
+        # Position of the newest tail that this reader saved or began at.
+        self._saved_at: int | None = None
+        # Blocks of the window that the session lost before it was opened here.
+        self._missing: list[int] = []
         if memory is not None and memory.tail is not None:
-            restore_tail(self.residents, memory, settings.recall.timeout_s)
+            self._missing = restore_tail(self.residents, memory, settings.recall.timeout_s)
             self._logits = logits_of_tail(memory.tail, passes.decoder.shape.device)
             self._last_id = memory.tail.last_id if memory.tail.HasField("last_id") else None
 
@@ -60,7 +64,8 @@ class Reader:
         """What memory failed to give or take, in words; empty when all went well."""
         if self.memory is None or self.recalls is None:
             return ()
-        return (*self.recalls.degraded, *self.memory.degraded_reasons)
+        missing = (f"blocks of the window are missing from memory: {self._missing}",) if self._missing else ()
+        return (*missing, *self.recalls.degraded, *self.memory.degraded_reasons)
 
     def fork(self) -> "Reader":
         """A reader that goes on from here on its own. Raises ValueError beside a memory: open a view of it instead."""
@@ -75,7 +80,8 @@ class Reader:
     def read(self, ids: Sequence[int], on_chunk: Callable[[int], None] | None = None) -> None:
         """Read tokens window-only (or with recall, if the settings say so), a chunk at a time.
 
-        Chunks end at multiples of the chunk size, so what is stored depends on the ids and not on how calls split them.
+        Chunks end at multiples of the chunk size wherever a call begins: what is stored depends on the ids, and on
+        where calls end inside a chunk, which is then read in two passes.
         """
         chunk = self.geometry.chunk_tokens
         done = 0
@@ -107,18 +113,22 @@ class Reader:
 
     def save_tail(self) -> None:
         """Make all that was read durable, so that a view or a new writer goes on from here."""
-        if self.memory is None:
+        if self.memory is None or self._saved_at == self.position:
             return
         filled = self.position % BLOCK_TOKENS
         partial = self.residents.block_bytes(self.position // BLOCK_TOKENS) if filled else None
         logits = self.next_logits().cpu().numpy() if self.position else None
         self.memory.save_tail(self.position, logits, self._last_id, partial)
+        self._saved_at = self.position
 
     def _pass_and_commit(self, ids: Sequence[int], *, twice: bool) -> None:
         tensor = torch.tensor([list(ids)], device=self.residents.shape.device)
         recall = twice and self.recalls is not None
         self.residents.clear_recalled()
         output = self._passes.run([self.plan(len(ids))], tensor)
+        if recall and self.memory is not None:
+            # What was read before may still be on its way: the recall's own timeout must not pay for that.
+            self.memory.settle(self._settings.recall.timeout_s)
         self._send(tensor[0], output.hidden[0], output.probe[0], recall=recall, wait=True)
         if recall and self.recalls is not None and (newest := self.recalls.now()) is not None:
             self.residents.set_recalled(newest.blocks, newest.before)

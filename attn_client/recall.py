@@ -17,36 +17,60 @@ from attn_client.settings import RecallSettings
 
 Bytes = npt.NDArray[np.uint8]
 
+# Answers that are looked back on, and missed ones that are told one by one.
+ANSWERS_KEPT = 64
+MISSED_KEPT = 32
+
 
 @dataclass(frozen=True)
 class InForce:
-    """A recall ready to attend to: its blocks, and the position that its candidates end at."""
+    """A recall ready to attend to: its blocks, the position that its candidates end at, and the answer it came from."""
 
     blocks: tuple[ResidentBlock, ...]
     before: int
+    answer: RecallAnswer
 
 
-def biases(answer: RecallAnswer) -> dict[int, float]:
-    """Standardised score of each recalled block below the best one's, 0 or less; alpha multiplies it in attention.
+def biases(answer: RecallAnswer, neighbours: int, lift: float) -> dict[int, float]:
+    """Bias of each recalled block, at most `lift`; alpha multiplies it in attention.
 
-    A neighbour counts as the hit that brought it along: it holds the other half of the same passage.
+    A block counts for what the best block within `neighbours` of it counts: a passage that straddles a boundary is one
+    passage, whether its other half was voted for a little, or not at all.
+
+    Args:
+        lift: Bias of the best passage. What is recalled competes with a window of text that goes on in its own way;
+            without a lift a small model reads its window on (docs/LOG.md).
     """
     z = {block.block: block.z for block in answer.blocks}
-    counted = {block.block: max(block.z, z.get(block.via, block.z)) for block in answer.blocks}
+    reach = range(-neighbours, neighbours + 1)
+    counted = {block: max(z[block + step] for step in reach if block + step in z) for block in z}
     best = max(counted.values(), default=0.0)
-    return {block: value - best for block, value in counted.items()}
+    return {block: value - best + lift for block, value in counted.items()}
 
 
 class LaggedRecall:
-    """The recalls of one row. `answers` keeps those used so far; `degraded` says what did not come."""
+    """The recalls of one row.
+
+    Attributes:
+        answers: The newest that were used; a decode of any length keeps no more.
+        prompted: What the newest prompt's last pass attended to; None if that did not come.
+    """
 
     def __init__(self, memory: MemorySession, settings: RecallSettings) -> None:
         self._memory = memory
         self._settings = settings
         self._asked: deque[tuple[int, int]] = deque()
         self._held: OrderedDict[int, Bytes] = OrderedDict()
-        self.answers: list[RecallAnswer] = []
-        self.degraded: list[str] = []
+        self.answers: deque[RecallAnswer] = deque(maxlen=ANSWERS_KEPT)
+        self.prompted: RecallAnswer | None = None
+        self._missed: list[str] = []
+        self._missed_more = 0
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What did not come: the first ones in words, the rest as a number."""
+        more = (f"{self._missed_more} more recalls did not come in time",) if self._missed_more else ()
+        return (*self._missed, *more)
 
     def ask(self) -> RecallAsk:
         """What to send with a step that wants a recall."""
@@ -69,19 +93,26 @@ class LaggedRecall:
         newest = None
         while self._asked:
             newest = self._take(*self._asked.popleft()) or newest
+        self.prompted = newest.answer if newest is not None else None
         return newest
+
+    def _miss(self, what: str) -> None:
+        if len(self._missed) < MISSED_KEPT:
+            self._missed.append(what)
+        else:
+            self._missed_more += 1
 
     def _take(self, seq: int, before: int) -> InForce | None:
         answer = self._memory.recall(seq, self._settings.timeout_s)
         if answer is None:
-            self.degraded.append(f"recall {seq} did not come within {self._settings.timeout_s} s")
+            self._miss(f"recall {seq} did not come within {self._settings.timeout_s} s")
             return None
-        wanted = biases(answer)
+        wanted = biases(answer, self._settings.neighbours, self._settings.lift)
         try:
             lacking = [block for block in wanted if block not in self._held]
             self._held.update(self._memory.fetch_blocks(lacking, self._settings.timeout_s) if lacking else {})
         except AttnClientError as error:
-            self.degraded.append(f"blocks of recall {seq} did not come: {error}")
+            self._miss(f"blocks of recall {seq} did not come: {error}")
             return None
         self.answers.append(answer)
         for block in wanted:
@@ -89,4 +120,4 @@ class LaggedRecall:
         while len(self._held) > 2 * self._settings.budget_blocks:
             self._held.popitem(last=False)
         blocks = tuple(ResidentBlock(block, self._held[block], bias) for block, bias in wanted.items())
-        return InForce(blocks, before)
+        return InForce(blocks, before, answer)

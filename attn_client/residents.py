@@ -10,7 +10,7 @@ Owns the pools and the plan of a pass. Invariants:
 Knows nothing of models, servers or sessions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class RowShape:
 
 @dataclass(frozen=True)
 class ResidentBlock:
-    """A block to attend to, its bytes, and its standardised score below the best one's (0 or less)."""
+    """A block to attend to, its bytes, and the bias that alpha multiplies."""
 
     block: int
     data: npt.NDArray[np.uint8]
@@ -85,6 +85,8 @@ class Residents:
         self._recalled: tuple[ResidentBlock, ...] = ()
         self._held_start: int | None = None
         self._slot_blocks: dict[int, int] = {}
+        # Sink and window blocks that nobody has: never attended to.
+        self._missing: frozenset[int] = frozenset()
 
     @property
     def recalled_blocks(self) -> tuple[int, ...]:
@@ -115,6 +117,7 @@ class Residents:
             new.copy_(own)
         copy.tokens, copy._rotated_at = self.tokens, self._rotated_at.copy()
         copy._recalled, copy._held_start, copy._slot_blocks = self._recalled, self._held_start, dict(self._slot_blocks)
+        copy._missing = self._missing
         return copy
 
     def commit(self, count: int) -> None:
@@ -157,6 +160,8 @@ class Residents:
         tokens = np.zeros(g.slots, dtype=np.int64)
         last = (end - 1) // BLOCK_TOKENS
         for block in (*range(min(g.sink_blocks, last + 1)), *range(start // BLOCK_TOKENS, last + 1)):
+            if block in self._missing:
+                continue
             slot, at = g.slot_of_block(block), block * BLOCK_TOKENS
             is_sink = block < g.sink_blocks
             position[slot] = g.sink_position(at, start) if is_sink else g.window_position(at, start)
@@ -192,6 +197,10 @@ class Residents:
     def load_block(self, block: int, data: npt.NDArray[np.uint8]) -> None:
         """Put a stored block back into its sink or window slot (a tail being opened)."""
         self._load(self.geometry.slot_of_block(block), data)
+
+    def leave_out(self, blocks: Iterable[int]) -> None:
+        """Never attend to these whole sink or window blocks: they are lost (a tail being opened)."""
+        self._missing = frozenset(blocks)
 
     def _load(self, slot: int, data: npt.NDArray[np.uint8]) -> None:
         shape = self.shape

@@ -4,6 +4,7 @@ made.
 The profile `facts` (window 512) is the default: a short window reads facts best (docs/LOG.md, feasibility study).
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -11,6 +12,13 @@ from typing import Literal
 from attn_client.errors import InvalidSettings
 
 BLOCK_TOKENS = 64
+FINDERS = ("flat", "hnsw", "faiss", "walk", "dictionary")
+# Policies that `hybrid` can weigh. The server has one more, `attention`: this client sends no signal for it.
+WEIGHTED_POLICIES = ("surprisal", "relevance", "novelty", "distance", "topic_shift", "rarity")
+POLICIES = ("every", "fixed", *WEIGHTED_POLICIES, "hybrid")
+METRICS = ("cosine", "dot", "pearson")
+# Least coverage of the policies that count forced bookmarks; `surprisal` has them on top.
+HELD_COVERAGE_MIN = 0.02
 
 
 def _require(holds: bool, name: str, expected: str, came: object) -> None:
@@ -50,6 +58,7 @@ class RecallSettings:
     neighbours: int = 1
     budget_blocks: int = 24
     alpha: float = 1.0
+    lift: float = 2.0
     lag_tokens: int = 2
     timeout_s: float = 2.0
     while_reading: bool = False
@@ -61,6 +70,7 @@ class RecallSettings:
         enough = self.top_blocks <= self.budget_blocks <= 4096
         _require(enough, "recall.budget_blocks", f"{self.top_blocks} (top_blocks) to 4096", self.budget_blocks)
         _require(0.0 <= self.alpha <= 100.0, "recall.alpha", "0 to 100", self.alpha)
+        _require(0.0 <= self.lift <= 100.0, "recall.lift", "0 to 100", self.lift)
         _require(0 <= self.lag_tokens <= 64, "recall.lag_tokens", "0 to 64", self.lag_tokens)
         _require(0.0 < self.timeout_s <= 600.0, "recall.timeout_s", "above 0, at most 600", self.timeout_s)
         _require(self.positions in ("packed", "true"), "recall.positions", "'packed' or 'true'", self.positions)
@@ -89,22 +99,33 @@ class ProbeSettings:
 class BookmarkSettings:
     """How the memory server makes, links and searches bookmarks; fixed when a session is made."""
 
-    policy: Literal["every", "fixed", "surprisal"] = "surprisal"
-    coverage: float = 0.1
+    policy: str = "surprisal"
+    coverage: float = 0.19
     every_tokens: int = 10
-    finder: Literal["flat", "hnsw"] = "flat"
+    finder: Literal["flat", "hnsw", "faiss", "walk", "dictionary"] = "flat"
     trail_blocks: int = 16
     trail_decay: float = 0.95
     trail_tokens: int = 128
     links_max: int = 4
     link_similarity_min: float = 0.4
     centring_tokens: int = 4096
+    metric: Literal["cosine", "dot", "pearson"] = "cosine"
+    hybrid_weights: tuple[tuple[str, float], ...] = (("surprisal", 1.0), ("novelty", 1.0))
 
     def __post_init__(self) -> None:
-        known = self.policy in ("every", "fixed", "surprisal")
-        _require(known, "bookmarks.policy", "'every', 'fixed' or 'surprisal'", self.policy)
-        _require(self.finder in ("flat", "hnsw"), "bookmarks.finder", "'flat' or 'hnsw'", self.finder)
+        _require(self.policy in POLICIES, "bookmarks.policy", f"one of {', '.join(POLICIES)}", self.policy)
+        _require(self.metric in METRICS, "bookmarks.metric", f"one of {', '.join(METRICS)}", self.metric)
+        found = self.finder in FINDERS
+        _require(found, "bookmarks.finder", f"one of {', '.join(FINDERS)}", self.finder)
         _require(0.0 < self.coverage <= 1.0, "bookmarks.coverage", "above 0, at most 1", self.coverage)
+        if self.policy not in ("every", "fixed", "surprisal"):
+            enough = self.coverage >= HELD_COVERAGE_MIN
+            _require(enough, "bookmarks.coverage", f"{HELD_COVERAGE_MIN} to 1 with {self.policy}", self.coverage)
+        names = [name for name, _ in self.hybrid_weights]
+        known = 0 < len(names) == len(set(names)) and set(names) <= set(WEIGHTED_POLICIES)
+        positive = all(0.0 < weight < math.inf for _, weight in self.hybrid_weights)
+        expected = f"weights above 0 of different ones of {', '.join(WEIGHTED_POLICIES)}"
+        _require(known and positive, "bookmarks.hybrid_weights", expected, self.hybrid_weights)
 
 
 @dataclass(frozen=True)

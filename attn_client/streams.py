@@ -28,8 +28,11 @@ def logits_of_tail(tail: session_pb2.Tail, device: torch.device) -> Tensor | Non
     return torch.from_numpy(codec.as_float32(tail.logits).copy()).to(device)
 
 
-def restore_tail(residents: Residents, memory: MemorySession, timeout_s: float) -> None:
+def restore_tail(residents: Residents, memory: MemorySession, timeout_s: float) -> list[int]:
     """Fetch sinks, window and partial block of the session's tail into empty residents.
+
+    Returns:
+        Whole blocks among them that are recorded gaps, ascending: nobody attends to their tokens any more.
 
     Raises:
         AttnClientError: A block is missing, damaged or did not come in time; the residents are then of no use.
@@ -40,6 +43,12 @@ def restore_tail(residents: Residents, memory: MemorySession, timeout_s: float) 
     ends = -(-tokens // BLOCK_TOKENS)
     sinks = range(min(geometry.sink_blocks, ends))
     window = range(geometry.window_start(tokens) // BLOCK_TOKENS, ends)
-    for block, data in memory.fetch_blocks([*sinks, *window], timeout_s).items():
+    lost = {block for gap in memory.info.block_gaps for block in range(gap.first, gap.first + gap.count)}
+    # The partial block of this tail is there, even where the whole one was dropped later.
+    missing = [block for block in (*sinks, *window) if block in lost and block < tokens // BLOCK_TOKENS]
+    wanted = [block for block in (*sinks, *window) if block not in missing]
+    for block, data in memory.fetch_blocks(wanted, timeout_s).items():
         residents.load_block(block, data)
+    residents.leave_out(missing)
     residents.commit(tokens)
+    return missing

@@ -1,184 +1,235 @@
-"""What reading through a page table costs: the fused kernel against SDPA over a contiguous copy of the same tokens.
+"""The fused kernels against FlexAttention and SDPA, on one GPU, in one run: misses are printed as they are.
 
-SDPA is given what it needs for nothing: keys gathered, rotated and contiguous, queries rotated (`enable_gqa=True`).
-The fused kernel starts from pages in random order, rotates keys and queries itself and adds the bias. One figure is
-microseconds a layer, median over replays of a CUDA graph of 16 layers, each with pools of its own as in a model, so
-that nothing is measured out of a cache that a model would not have filled. Results are compared before they are timed.
+    alone      decode from pages against SDPA over a contiguous, rotated copy, batch 1, 2K resident
+    whole      table, rotation and attention against gathering, rotation, mask and compiled FlexAttention, the better of
+               compiled as one and in parts; and against gathering and SDPA with a mask of biases
+    training   forward and backward against compiled FlexAttention alone, which is given keys rotated
+    batched    64 rows of 16K and 4K resident in one launch, as a share of the measured bandwidth of reading
 
-    python -m benchmarks.bench_kernels [--json FILE]
+One figure is microseconds a layer, the median over replays of a CUDA graph of several layers; where a rival cannot be
+captured, both are timed as called. Results are compared before they are timed.
+
+    python -m benchmarks.bench_kernels [--json FILE] [--parts alone,whole-1-8192]
 """
 
 import argparse
 import json
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import triton
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import scaled_dot_product_attention
 
-from attn_kernels import PAGE_TOKENS, Impl, Pages, PageTable, Rope, paged_attention
+from attn_kernels import Pages, Request
+from benchmarks import kernel_cases as cases
+from benchmarks.kernel_cases import Attend, Sizes
 
-LAYERS = 16
-CHUNK_TOKENS = 256
-HEADS = ((9, 3, 64), (32, 8, 128))
-RESIDENT_TOKENS = (2048, 8192)
-# Largest difference from SDPA over the largest magnitude of an output: both round keys, weights and outputs to
-# bfloat16 (2^-8 each), and SDPA's keys are rotated in float32 as the kernel's are.
-DIFFERENCE_MAX = 4 * 2.0**-8
+MODELS = ((9, 3, 64), (32, 8, 128))
+CHUNK_TOKENS = 512
+RESIDENT_TOKENS = (8192, 32768, 131072)
+# Largest difference from a rival over the largest magnitude of an output: both round keys, weights and outputs to
+# bfloat16 (2^-8 each), and SDPA rounds angles and biases (at most 4) too.
+DIFFERENCE_MAX = 16 * 2.0**-8
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One line of the table; times in microseconds a layer."""
+class Figure:
+    """One comparison: microseconds a layer of the kernel and of a rival, and how many times faster it has to be.
 
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-    queries: int
-    resident_tokens: int
+    `timed` is "graph" or "called". For bandwidth, `rival_us` is how long reading the same bytes takes.
+    """
+
+    part: str
+    sizes: str
+    rival: str
     fused_us: float
-    sdpa_us: float
-    sdpa_masked: bool
+    rival_us: float
+    goal: float
+    timed: str
 
     @property
-    def ratio(self) -> float:
-        """Fused over SDPA: below 1 the kernel is faster."""
-        return self.fused_us / self.sdpa_us
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer's inputs, for the kernel and for SDPA."""
-
-    query: Tensor
-    pages: Pages
-    turned_query: Tensor
-    keys: Tensor
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What all layers share."""
-
-    position: Tensor
-    table: PageTable
-    rope: Rope
-    alpha: Tensor
+    def times_faster(self) -> float:
+        """Rival over fused."""
+        return self.rival_us / self.fused_us
 
 
 def main() -> None:
-    """Measure every size, print a table, and write it as JSON if asked to."""
+    """Measure the parts, print a table, and write it as JSON if asked to."""
+    parts: dict[str, Callable[[], Sequence[Figure]]] = {
+        "alone": alone,
+        "batched": batched,
+        "training": training,
+    }
+    for resident in RESIDENT_TOKENS:
+        for queries in (1, CHUNK_TOKENS):
+            parts[f"whole-{queries}-{resident}"] = partial(whole, queries, resident)
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--json", type=Path, help="file for the figures and the versions they hold for")
+    arguments.add_argument("--parts", default=",".join(parts), help="which parts, with commas")
     chosen = arguments.parse_args()
-    device = torch.cuda.get_device_name(0)
-    print(f"{device}, torch {torch.__version__}, triton {triton.__version__}, bfloat16")
-    print("heads      queries  resident   fused us    SDPA us  ratio  rival")
-    lines = []
-    for heads, kv_heads, dim in HEADS:
-        for queries in (1, CHUNK_TOKENS):
-            for resident in RESIDENT_TOKENS:
-                line = measure((heads, kv_heads, dim), queries, resident)
-                lines.append(line)
-                sizes = f"{heads:2}/{kv_heads} x {dim:<4} {queries:6} {resident:9}"
-                rival = "-" if queries == 1 else "causal" if line.sdpa_masked else "no mask"
-                print(f"{sizes} {line.fused_us:10.1f} {line.sdpa_us:10.1f} {line.ratio:6.2f}  {rival}", flush=True)
-    if chosen.json:
-        versions = {"device": device, "torch": torch.__version__, "triton": triton.__version__, "layers": LAYERS}
-        chosen.json.write_text(json.dumps(versions | {"figures": [asdict(line) for line in lines]}, indent=2) + "\n")
+    about = {
+        "device": torch.cuda.get_device_name(0),
+        "driver": _driver(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "dtype": "bfloat16",
+        "seeds": [cases.SEED],
+    }
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    figures: list[Figure] = []
+    for part in chosen.parts.split(","):
+        started = time.monotonic()
+        figures += parts[part]()
+        print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
+        if chosen.json:
+            rows = [asdict(figure) | {"times_faster": figure.times_faster} for figure in figures]
+            chosen.json.write_text(json.dumps(about | {"figures": rows}, indent=2) + "\n")
 
 
-def measure(heads: tuple[int, int, int], queries: int, resident: int) -> Measured:
-    """One line; SDPA is the faster of causal and unmasked, where a chunk allows both."""
-    shared = _shared(heads, queries, resident)
-    layers = [_layer(heads, queries, resident, shared) for _ in range(LAYERS)]
-    fused, masked = _fused(shared, heads[2]), _sdpa(queries, resident)
-    _compare(fused(layers[0]), masked(layers[0]))
-    rivals = {True: _microseconds(masked, layers)}
-    if queries > 1:
-        rivals[False] = _microseconds(_sdpa(1, resident), layers)
-    best = min(rivals, key=lambda causal: rivals[causal])
-    return Measured(*heads, queries, resident, _microseconds(fused, layers), rivals[best], best)
-
-
-def _shared(heads: tuple[int, int, int], queries: int, resident: int) -> Shared:
-    entries = resident // PAGE_TOKENS
-    page = torch.randperm(entries, device="cuda").to(torch.int32)[None]
-    start = (torch.arange(entries, device="cuda") * PAGE_TOKENS).to(torch.int32)[None]
-    bias = torch.zeros(1, entries, device="cuda")
-    position = torch.arange(resident - queries, resident, device="cuda", dtype=torch.int32)[None]
-    frequency = 10000.0 ** -(torch.arange(0, heads[2], 2, device="cuda") / heads[2])
-    angle = torch.outer(torch.arange(resident, device="cuda"), frequency).repeat(1, 2)
-    table = PageTable(page, torch.full_like(page, PAGE_TOKENS), start, bias)
-    return Shared(position, table, Rope(angle.cos(), angle.sin()), torch.ones(heads[0], device="cuda"))
-
-
-def _layer(heads: tuple[int, int, int], queries: int, resident: int, shared: Shared) -> Layer:
-    query_heads, kv_heads, dim = heads
-    entries = resident // PAGE_TOKENS
-    # As the client holds them: heads first.
-    pools = torch.randn(2, kv_heads, entries, PAGE_TOKENS, dim, device="cuda", dtype=torch.bfloat16)
-    query = torch.randn(1, query_heads, queries, dim, device="cuda", dtype=torch.bfloat16)
-    keys, values = pools[:, :, shared.table.page[0].long()].reshape(2, 1, kv_heads, resident, dim)
-    turned = _turned(query, shared.rope, shared.position[0].long())
-    turned_keys = _turned(keys, shared.rope, torch.arange(resident, device="cuda"))
-    pages = Pages(pools[0].transpose(0, 1), pools[1].transpose(0, 1))
-    return Layer(query, pages, turned, turned_keys, values.contiguous())
-
-
-def _turned(x: Tensor, rope: Rope, at: Tensor) -> Tensor:
-    first, second = x.float().chunk(2, dim=-1)
-    return (x.float() * rope.cos[at] + torch.cat((-second, first), dim=-1) * rope.sin[at]).to(x.dtype)
-
-
-def _fused(shared: Shared, dim: int) -> Callable[[Layer], Tensor]:
-    def attend(layer: Layer) -> Tensor:
-        state = paged_attention(
-            layer.query,
-            shared.position,
-            layer.pages,
-            shared.table,
-            shared.rope,
-            shared.alpha,
-            dim**-0.5,
-            Impl.FUSED,
+def alone() -> list[Figure]:
+    """Decode of batch 1 with 2K resident: at most 1.5 times as long as SDPA over a contiguous copy."""
+    made = []
+    for model in MODELS:
+        sizes = Sizes(*model, queries=1, resident=2048)
+        held = cases.layers(sizes, 16)
+        ready = [cases.alone(layer) for layer in held]
+        rival = _graph(cases.sdpa_alone, ready)
+        made.append(
+            _told(Figure("alone", str(sizes), "SDPA contiguous", _graph(cases.fused, held), rival, 0.667, "graph"))
         )
-        return state.out
-
-    return attend
+    return made
 
 
-def _sdpa(queries: int, resident: int) -> Callable[[Layer], Tensor]:
-    mask = causal_lower_right(queries, resident) if queries > 1 else None
+def batched() -> list[Figure]:
+    """64 rows in one launch, in bfloat16 and in 8 bits: at least 85 % of the bandwidth of reading."""
+    bytes_per_us = _read_bandwidth()
+    made = []
+    for model in MODELS:
+        for resident in (16384, 4096):
+            sizes = Sizes(*model, queries=1, resident=resident, batch=64)
+            held = cases.layers(sizes, 1 if resident > 4096 else 2)
+            elements = 2 * sizes.kv_heads * sizes.dim * resident * sizes.batch
+            # Keys and values, and the float32 angles of keys, which all rows and heads share.
+            floor = 2 * elements / bytes_per_us
+            made.append(
+                _told(Figure("batched", str(sizes), "reading", _graph(cases.fused, held), floor, 0.85, "graph"))
+            )
+            for dtype in (torch.int8, torch.float8_e4m3fn):
+                small = [cases.eight_bits(layer, dtype) for layer in held]
+                name = f"reading {str(dtype).removeprefix('torch.')}"
+                made.append(
+                    _told(Figure("batched", str(sizes), name, _graph(cases.fused, small), floor / 2, 0.85, "graph"))
+                )
+    return made
 
-    def attend(layer: Layer) -> Tensor:
-        return scaled_dot_product_attention(
-            layer.turned_query, layer.keys, layer.values, attn_mask=mask, enable_gqa=True
-        )
 
-    return attend
+def training() -> list[Figure]:
+    """Forward and backward over whole sequences, against FlexAttention alone."""
+    made = []
+    for model, batch in zip(MODELS, (4, 2), strict=True):
+        sizes = Sizes(*model, queries=4096, resident=4096, batch=batch)
+        request = cases.layers(sizes, 1)[0]
+        ready = cases.alone(request)
+        rival = cases.flex_alone(request)
+        _compare(cases.fused(request), rival(ready), DIFFERENCE_MAX)
+        ours, theirs = _called(cases.fused, request), _called(rival, ready)
+        made.append(_told(Figure("training forward", str(sizes), "FlexAttention alone", ours, theirs, 1.3, "called")))
+        ours, theirs = _backward(cases.fused, request), _backward(rival, ready)
+        made.append(_told(Figure("training backward", str(sizes), "FlexAttention alone", ours, theirs, 1.0, "called")))
+    return made
 
 
-def _compare(got: Tensor, want: Tensor) -> None:
+def whole(queries: int, resident: int) -> list[Figure]:
+    """Decode or a chunk, end to end."""
+    made = []
+    for model in MODELS:
+        # The mask of biases of the longest chunk would take gigabytes.
+        masked = queries == 1 or resident <= 32768
+        made += _whole(Sizes(*model, queries=queries, resident=resident), masked)
+    return made
+
+
+def _whole(sizes: Sizes, masked: bool) -> list[Figure]:
+    held = cases.layers(sizes, 4)
+    want = cases.fused(held[0])
+    ours = {"graph": _graph(cases.fused_with_table, held), "called": _called(cases.fused_with_table, held[0])}
+    rivals: dict[str, dict[str, float]] = {}
+    choices = [("FlexAttention as one", cases.flex_end_to_end), ("FlexAttention in parts", cases.flex_in_parts)]
+    for name, make in choices:
+        attend = make()
+        _compare(want, attend(held[0]), DIFFERENCE_MAX)
+        rivals[name] = {"called": _called(attend, held[0]), "graph": _graph(attend, held)}
+    made = []
+    for timed in ours:
+        best = min(rivals, key=lambda name: rivals[name][timed])
+        made.append(Figure("whole", str(sizes), best, ours[timed], rivals[best][timed], 2.0, timed))
+    if masked:
+        _compare(want, cases.gather_and_sdpa(held[0]), DIFFERENCE_MAX)
+        rival = _graph(cases.gather_and_sdpa, held)
+        made.append(Figure("whole", str(sizes), "gather and SDPA", ours["graph"], rival, 2.0, "graph"))
+    return [_told(figure) for figure in made]
+
+
+def _told(figure: Figure) -> Figure:
+    verdict = "" if figure.times_faster >= figure.goal else "  MISS"
+    times = f"{figure.fused_us:10.1f} {figure.rival_us:10.1f} us {figure.times_faster:6.2f} of {figure.goal:.2f}"
+    print(f"{figure.part:17} {figure.sizes:32} {figure.rival:22} {figure.timed:6} {times}{verdict}", flush=True)
+    return figure
+
+
+def _compare(got: Tensor, want: Tensor, largest: float) -> None:
     difference = ((got - want).abs().max() / want.abs().max()).item()
-    if not difference <= DIFFERENCE_MAX:
+    if not difference <= largest:
         raise ValueError(
-            f"fused: expected SDPA's output within {DIFFERENCE_MAX:.3g} of its largest, got {difference:.3g}"
+            f"fused: expected the rival's output within {largest:.3g} of its largest, got {difference:.3g}"
         )
 
 
-def _microseconds(attend: Callable[[Layer], Tensor], layers: list[Layer]) -> float:
+def _graph(attend: Attend, held: list[Request]) -> float:
     def all_layers() -> None:
-        for layer in layers:
+        for layer in held:
             attend(layer)
 
-    median_ms = triton.testing.do_bench_cudagraph(all_layers, rep=50, return_mode="median")
-    return float(median_ms) * 1000 / len(layers)
+    return float(triton.testing.do_bench_cudagraph(all_layers, rep=30, return_mode="median")) * 1000 / len(held)
+
+
+def _called(attend: Attend, request: Request) -> float:
+    return float(triton.testing.do_bench(lambda: attend(request), warmup=10, rep=60, return_mode="median")) * 1000
+
+
+def _backward(attend: Attend, request: Request) -> float:
+    pages = request.pages
+    leaves = [x.detach().requires_grad_() for x in (request.query, pages.keys, pages.values)]
+    query, keys, values = leaves
+    held = Request(
+        query, request.position, Pages(keys, values), request.table, request.rope, request.alpha, request.scale
+    )
+    out = attend(held)
+    grad = torch.randn_like(out)
+
+    def backward() -> None:
+        torch.autograd.grad(out, leaves, grad, retain_graph=True)
+
+    return float(triton.testing.do_bench(backward, warmup=10, rep=60, return_mode="median")) * 1000
+
+
+def _read_bandwidth() -> float:
+    """Bytes a microsecond of summing 4 GiB, the fastest of a few."""
+    data = torch.ones(2**30, device="cuda")
+    took_ms = min(triton.testing.do_bench(lambda: data.sum(), warmup=5, rep=40, return_mode="all"))
+    bytes_per_us = data.numel() * 4 / (took_ms * 1000)
+    print(f"reading: {bytes_per_us / 1e6:.2f} TB/s")
+    return float(bytes_per_us)
+
+
+def _driver() -> str:
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 if __name__ == "__main__":

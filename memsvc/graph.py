@@ -2,7 +2,8 @@
 
 Invariants:
     Bookmarks are numbered from 0 in order of position; positions ascend strictly.
-    A link's parent is an earlier bookmark. A bookmark's links stand strongest first.
+    A link's parent is an earlier bookmark. A bookmark's links stand strongest first, at most `links_max` of them: of
+    more candidates a search keeps the strongest, so the weakest are pruned before they come here.
     Nothing changes once added, so a cut at the first `total` bookmarks is a consistent snapshot of the graph.
 
 Links are kept by child only. Children are found by a scan over the link table: 2 ms for a million bookmarks (measured
@@ -46,6 +47,21 @@ class Bookmark:
     links: tuple[Link, ...]
     signal: float
     forced: bool
+
+
+def faded(weights: Float32Array, ages: Int64Array, half_life_tokens: int) -> Float32Array:
+    """Weights of links as they are read when old ones are to count less: halved with every `half_life_tokens`.
+
+    What is stored never changes. A negative weight, of a link between opposites, fades towards 0 as well.
+
+    Args:
+        weights: [n].
+        ages: Tokens since each link was made, [n].
+        half_life_tokens: 0 for no fading.
+    """
+    if half_life_tokens == 0:
+        return weights
+    return (weights * np.exp2(-ages / half_life_tokens)).astype(np.float32)
 
 
 class BookmarkGraph:
@@ -111,6 +127,23 @@ class BookmarkGraph:
         Block first_block + j holds the indices bounds[j] to bounds[j + 1], exclusive; none where the two are equal.
         """
         return np.searchsorted(self._positions.view(total), BLOCK_TOKENS * np.arange(first_block, blocks_end + 1))
+
+    def links(self, total: int | None = None) -> tuple[Int64Array, Float32Array]:
+        """Parents and weights of each bookmark, [total, links_max] each, strongest first; read-only.
+
+        A weight beside a parent of -1 means nothing.
+        """
+        return self._parents.view(total), self._weights.view(total)
+
+    def crossings(self, total: int | None = None) -> Int64Array:
+        """Bookmarks at which chains cross: those whose parents lie in several chains, ascending, [n]."""
+        parents, chain_of = self._parents.view(total), self.chains.of_bookmarks(total)
+        several = np.flatnonzero(parents[:, 1] >= 0) if self._links_max > 1 else np.empty(0, dtype=np.int64)
+        own = parents[several]
+        # The strongest parent's chain is the bookmark's own; a missing parent counts as of that one.
+        others = np.where(own >= 0, chain_of[own], chain_of[several][:, None])
+        crossing: Int64Array = several[(others != chain_of[several][:, None]).any(axis=1)]
+        return crossing
 
     def link_count(self, total: int | None = None) -> int:
         """Links there are."""

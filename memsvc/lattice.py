@@ -1,14 +1,17 @@
 """Embeddings as integer vectors, so that similarity is exact and owes nothing to how the work was split.
 
-A vector is centred, normalised, multiplied by 4095 and rounded to integers. Its length is then at most 4096, so each
-product and each partial sum of a dot product of two of them is an integer of magnitude at most 4096 ** 2 = 2 ** 24
-(Cauchy-Schwarz, over any subset of the dimensions): float32 holds them all, with or without fused multiply-add.
+A vector is centred, shaped to a length of at most 1 (normalised, unless a metric says otherwise: `memsvc.scoring`),
+multiplied by 4095 and rounded to integers. Its length is then at most 4096, so each product and each partial sum of a
+dot product of two of them is an integer of magnitude at most 4096 ** 2 = 2 ** 24 (Cauchy-Schwarz, over any subset of
+the dimensions): float32 holds them all, with or without fused multiply-add.
 
 Invariants:
     A lattice vector depends on its own row and the centre alone, bit for bit, whatever rows share the call.
     The squares of a lattice vector sum to at most 2 ** 24. The row that equals the centre becomes the zero vector.
     `similarities` returns exact integers for any batch shape, BLAS and thread count.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,8 @@ _TILE_ROWS = 64
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Int16Array = npt.NDArray[np.int16]
+# Brings centred rows, [n, dims], to lengths of at most 1, each by itself.
+Shape = Callable[[Float64Array], Float64Array]
 
 
 def centre_of(rows: Float32Array) -> Float64Array:
@@ -35,12 +40,25 @@ def centre_of(rows: Float32Array) -> Float64Array:
     return total / len(rows)
 
 
-def to_lattice(rows: Float32Array, centre: Float64Array) -> Int16Array:
+def lengths_of(rows: Float64Array) -> Float64Array:
+    """Length of each row, [n, dims] to [n]."""
+    lengths: Float64Array = np.sqrt(row_sums(rows * rows))
+    return lengths
+
+
+def normalised(offsets: Float64Array) -> Float64Array:
+    """Rows of length 1, [n, dims] to [n, dims]; a zero row stays zero."""
+    lengths = lengths_of(offsets)
+    unit: Float64Array = offsets / np.where(lengths > 0, lengths, 1.0)[:, None]
+    return unit
+
+
+def to_lattice(rows: Float32Array, centre: Float64Array, shape: Shape = normalised) -> Int16Array:
     """Integer vectors of the rows about the centre, [n, dims] to [n, dims]; rows and centre are finite."""
     lattice = np.empty(rows.shape, dtype=np.int16)
     for first in range(0, len(rows), _TILE_ROWS):
         tile = slice(first, first + _TILE_ROWS)
-        lattice[tile] = _round_to_lattice(rows[tile] - centre)
+        lattice[tile] = _round_to_lattice(shape(rows[tile] - centre))
     return lattice
 
 
@@ -53,21 +71,19 @@ def similarities(queries: Int16Array, rows: Int16Array | Float32Array) -> Float3
     return queries.astype(np.float32) @ rows.astype(np.float32, copy=False).T
 
 
-def _round_to_lattice(offsets: Float64Array) -> Float64Array:
-    norms = np.sqrt(_row_sums(offsets * offsets))
-    # A zero row divides by one and stays zero.
-    scaled = offsets / np.where(norms > 0, norms, 1.0)[:, None] * SCALE
-    rounded = np.rint(scaled)
-    # Rounding moves a vector by up to sqrt(dims) / 2 and may carry it past 4096; cutting towards zero never lengthens.
-    long = _row_sums(rounded * rounded) > _SQUARES_MAX
-    rounded[long] = np.trunc(scaled[long])
-    return rounded
-
-
-def _row_sums(values: Float64Array) -> Float64Array:
+def row_sums(values: Float64Array) -> Float64Array:
     """Sum of each row, [n, dims] to [n], by folding halves: the order of additions follows from dims alone."""
     while (width := values.shape[1]) > 1:
         half = width // 2
         folded = values[:, :half] + values[:, half : 2 * half]
         values = folded if width % 2 == 0 else np.concatenate([folded, values[:, -1:]], axis=1)
     return values.reshape(len(values))
+
+
+def _round_to_lattice(shaped: Float64Array) -> Float64Array:
+    scaled = shaped * SCALE
+    rounded = np.rint(scaled)
+    # Rounding moves a vector by up to sqrt(dims) / 2 and may carry it past 4096; cutting towards zero never lengthens.
+    long = row_sums(rounded * rounded) > _SQUARES_MAX
+    rounded[long] = np.trunc(scaled[long])
+    return rounded

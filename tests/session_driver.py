@@ -22,10 +22,33 @@ POLICIES = {
     "every": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_EVERY),
     "fixed": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_FIXED, every_tokens=100),
     "surprisal": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_SURPRISAL, coverage=0.2),
+    "relevance": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_RELEVANCE, coverage=0.2, compared_bookmarks=50),
+    "novelty": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_NOVELTY, coverage=0.2),
+    "distance": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_DISTANCE, coverage=0.2),
+    "topic_shift": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_TOPIC_SHIFT, coverage=0.2),
+    "rarity": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_RARITY, coverage=0.2),
+    "attention": types_pb2.PolicySpec(kind=types_pb2.POLICY_KIND_ATTENTION, coverage=0.2),
+    "hybrid": types_pb2.PolicySpec(
+        kind=types_pb2.POLICY_KIND_HYBRID,
+        coverage=0.2,
+        weights=[
+            types_pb2.PolicyWeight(kind=types_pb2.POLICY_KIND_SURPRISAL, weight=1.0),
+            types_pb2.PolicyWeight(kind=types_pb2.POLICY_KIND_NOVELTY, weight=2.0),
+            types_pb2.PolicyWeight(kind=types_pb2.POLICY_KIND_TOPIC_SHIFT, weight=0.5),
+            types_pb2.PolicyWeight(kind=types_pb2.POLICY_KIND_RARITY, weight=0.5),
+        ],
+    ),
+}
+METRICS = {
+    "cosine": types_pb2.METRIC_COSINE,
+    "dot": types_pb2.METRIC_DOT,
+    "pearson": types_pb2.METRIC_PEARSON,
 }
 
 
-def session_spec(policy: str = "surprisal", centring_tokens: int = 100, streams: int = 2) -> types_pb2.SessionSpec:
+def session_spec(
+    policy: str = "surprisal", centring_tokens: int = 100, streams: int = 2, metric: str = "cosine"
+) -> types_pb2.SessionSpec:
     """A small spec: sinks and window of one block, a trail of 40 tokens over 5 blocks."""
     return types_pb2.SessionSpec(
         fingerprint=types_pb2.Fingerprint(
@@ -50,13 +73,14 @@ def session_spec(policy: str = "surprisal", centring_tokens: int = 100, streams:
             links_max=3,
             link_similarity_min=0.3,
             centring_tokens=centring_tokens,
+            metric=METRICS[metric],
         ),
     )
 
 
 @dataclass(frozen=True)
 class Text:
-    """Tokens of a made-up text around 30 topics: ids, surprisal, and bfloat16 embeddings by stream."""
+    """Tokens of a made-up text around 30 topics: ids, signals, and bfloat16 embeddings by stream."""
 
     tokens: int
     seed: int = 1
@@ -70,6 +94,9 @@ class Text:
             topics = generator.standard_normal((30, dims))
             values = topics[topic] + 0.6 * generator.standard_normal((self.tokens, dims)) + 2.0
             rows[name] = (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        # Drawn apart, so that what came before it stays as it was.
+        mass = np.random.default_rng((self.seed, 1)).gamma(1.0, 1.0, self.tokens).astype(np.float32)
+        object.__setattr__(self, "mass", mass)
         object.__setattr__(self, "ids", generator.integers(0, 50_000, self.tokens).astype(np.uint32))
         object.__setattr__(self, "surprisal", generator.gamma(2.0, 2.0, self.tokens).astype(np.float32))
         object.__setattr__(self, "rows", rows)
@@ -81,7 +108,10 @@ class Text:
             count=end - first,
             ids=self.ids[first:end].tobytes(),
             embeddings={name: codec.encode(rows[first:end]) for name, rows in self.rows.items()},
-            signals={"surprisal": codec.encode(self.surprisal[first:end])},
+            signals={
+                "surprisal": codec.encode(self.surprisal[first:end]),
+                "attention_mass": codec.encode(self.mass[first:end]),
+            },
         )
 
 

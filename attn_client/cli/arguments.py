@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from attn_client.errors import InvalidSettings
-from attn_client.settings import Implementation, Settings
+from attn_client.settings import METRICS, POLICIES, Implementation, Settings
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -56,14 +56,19 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument("--top", type=int, dest="recall.top_blocks", metavar="N", help="best blocks of a recall")
     choice.add_argument("--budget", type=int, dest="recall.budget_blocks", metavar="N", help="recalled blocks at most")
     choice.add_argument("--alpha", type=float, dest="recall.alpha", metavar="X", help="weight of the similarity bias")
+    choice.add_argument("--lift", type=float, dest="recall.lift", metavar="X", help="bias of the best passage")
     choice.add_argument("--lag", type=int, dest="recall.lag_tokens", metavar="N", help="decode steps a recall lags")
     choice.add_argument("--timeout", type=float, dest="recall.timeout_s", metavar="S", help="seconds a recall may take")
-    choice.add_argument("--policy", dest="bookmarks.policy", metavar="NAME", help="every, fixed or surprisal")
+    choice.add_argument("--policy", dest="bookmarks.policy", metavar="NAME", help=", ".join(POLICIES))
     choice.add_argument(
-        "--coverage", type=float, dest="bookmarks.coverage", metavar="X", help="share of tokens (surprisal)"
+        "--coverage", type=float, dest="bookmarks.coverage", metavar="X", help="share of tokens (not every, fixed)"
     )
+    choice.add_argument(
+        "--weights", type=_weights, dest="bookmarks.hybrid_weights", metavar="NAME=X,...", help="policies in hybrid"
+    )
+    choice.add_argument("--metric", dest="bookmarks.metric", metavar="NAME", help=", ".join(METRICS))
     choice.add_argument("--every", type=int, dest="bookmarks.every_tokens", metavar="N", help="stride (fixed)")
-    choice.add_argument("--finder", dest="bookmarks.finder", metavar="NAME", help="flat or hnsw")
+    choice.add_argument("--finder", dest="bookmarks.finder", metavar="NAME", help="flat, hnsw, faiss, walk, dictionary")
     choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
 
 
@@ -83,6 +88,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     if arguments.implementation is not None:
         parts["implementation"] = _implementation(arguments.implementation)
     return dataclasses.replace(settings, **parts)
+
+
+def _weights(text: str) -> tuple[tuple[str, float], ...]:
+    """Weights by name, as in surprisal=1,novelty=0.5."""
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return tuple((name, float(weight)) for name, weight in pairs)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, comma-separated, got {text!r}") from None
 
 
 def _implementation(name: str) -> Implementation:

@@ -35,8 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
         # Durable before the clock stops: what counts as read can be asked for.
         reader.save_tail()
         report = _report(reader, len(ids), time.monotonic() - began)
-    if not arguments.no_memory:
-        report = {"session": arguments.session, **report}
+        if not arguments.no_memory:
+            info = attached.client.get_session(arguments.session)
+            report = {"session": info.name, **report, "bookmarks": info.bookmarks, "stored_bytes": info.stored_bytes}
     print(json.dumps(report) if arguments.json else "\n".join(f"{name}: {value}" for name, value in report.items()))
 
 
@@ -69,7 +70,6 @@ def _report(reader: Reader, tokens: int, seconds: float) -> dict[str, Any]:
         "resident_tokens_max": reader.resident_tokens_max,
     }
     if reader.memory is not None:
-        report["bookmarks"] = reader.memory.stats.bookmarks
         report["degraded"] = bool(reader.degraded)
         report["degraded_reasons"] = list(reader.degraded)
     return report

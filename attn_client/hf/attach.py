@@ -10,6 +10,7 @@ Nothing is imported for its effect, nothing is patched for other models, and lea
 import contextlib
 import enum
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attn_client.attention import AttentionParts
 from attn_client.embedded import EmbeddedServer
-from attn_client.errors import InvalidSettings
+from attn_client.errors import InvalidSettings, MemoryUnavailable
 from attn_client.hf.cache import MemoryCache, routed
 from attn_client.hf.fingerprint import fingerprint_of
 from attn_client.hf.passes import ModelPasses, attached
@@ -31,6 +32,8 @@ from attn_client.session_spec import session_spec
 from attn_client.settings import Settings
 from attn_client.window import Geometry
 from protos.memsvc.v1 import types_pb2
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class NoMemory(enum.Enum):
@@ -82,13 +85,17 @@ class Attached:
 
     @contextlib.contextmanager
     def temporary_writer(self, session: str) -> Iterator[Reader]:
-        """Read in a new session that is deleted when the block is left."""
+        """Read in a new session that is deleted when the block is left, or left behind by a server that went away."""
         self.client.create_session(session, session_spec(self.fingerprint, self.settings.bookmarks))
         try:
             with contextlib.closing(self.client.open_writer(session, self.fingerprint)) as memory:
                 yield Reader(self.passes, self.parts, self.settings, memory)
         finally:
-            self.client.delete_session(session)
+            try:
+                self.client.delete_session(session)
+            except MemoryUnavailable as error:
+                # What was said in the block stands without it.
+                _LOGGER.warning("expected to delete temporary session %r, got: %s", session, error)
 
     @contextlib.contextmanager
     def view(self, session: str) -> Iterator[Reader]:

@@ -53,6 +53,11 @@ class Recalls:
         if seq in self._open:
             self._refused[seq] = why
 
+    @property
+    def unanswered(self) -> list[int]:
+        """What was asked and neither answered nor refused."""
+        return [seq for seq, answer in self._open.items() if answer is None and seq not in self._refused]
+
     def settled(self, seq: int) -> bool:
         """Whether waiting longer changes nothing."""
         return self._open.get(seq) is not None or seq in self._refused or seq not in self._open
@@ -138,6 +143,9 @@ class Attachment:
         if self.opening.read_only and not opened.applied_seq and opened.position != self.opened_at:
             return [], f"expected the view's session still at {self.opened_at}, got a newer tail at {opened.position}"
         applied, lost_tokens = self.steps.rewind(opened.applied_seq, opened.position)
+        for seq in filter(self.steps.is_acked, self.recalls.unanswered):
+            # An applied step is not sent again, and its answer was on the connection that broke.
+            self.recalls.refuse(seq, "the connection broke before the answer came")
         if lost_tokens < 0:
             return applied, f"expected the server at position {opened.position + lost_tokens}, got {opened.position}"
         if lost_tokens and self.opening.read_only:

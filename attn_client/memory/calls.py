@@ -39,6 +39,7 @@ class Calls:
         self.address = address
         self.timeout_s = timeout_s
         self._closed = False
+        self._parting: set[object] = set()
         options = _options(reconnect_max_s)
         self._channels = [grpc.insecure_channel(address, options) for _ in range(2)]
         self.memory = memory_pb2_grpc.MemoryServiceStub(self._channels[0])
@@ -87,6 +88,27 @@ class Calls:
             resume_epoch=resume_epoch,
         )
         return self.call(self.sessions.OpenSession, request, f"open session {opening.session!r}")
+
+    def close_attachment(self, attachment: str, timeout_s: float) -> bool:
+        """Tell the server that an attachment is over; it is told even if that takes it longer, while we are connected.
+
+        Returns:
+            Whether it said so within `timeout_s`.
+
+        Raises:
+            MemoryFailure: By the status.
+        """
+        request = session_pb2.CloseAttachmentRequest(attachment=attachment)
+        with self.failing("close a session"):
+            call = self.sessions.CloseAttachment.future(request)
+            # A call that nobody holds is cancelled.
+            self._parting.add(call)
+            call.add_done_callback(self._parting.discard)
+            try:
+                call.result(timeout_s)
+            except grpc.FutureTimeoutError:
+                return False
+        return True
 
     def close(self) -> None:
         """Close both channels; calls that are open end with CANCELLED. Twice is fine."""

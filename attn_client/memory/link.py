@@ -55,7 +55,7 @@ class Link:
 
     @property
     def draining(self) -> bool:
-        """The server is about to stop: nothing new goes out."""
+        """The server is about to stop: no new step goes out."""
         return self._drained_at is not None
 
     def came_up(self, welcome: memory_pb2.Welcome) -> None:
@@ -104,9 +104,13 @@ class Link:
         """How long what is in flight may still take before leaving; None: no need to leave; 0 or less: leave now."""
         if self._drained_at is None:
             return None
-        if not self.in_flight_tokens and not any(one.blocks.in_flight for one in self.attachments.values()):
-            return 0.0
-        return self._drained_at - time.monotonic()
+        # A recall may wait for blocks that are still here: both are finished first.
+        unfinished = (
+            self.in_flight_tokens
+            or self.has_block()
+            or any(one.blocks.in_flight or one.recalls.unanswered for one in self.attachments.values())
+        )
+        return self._drained_at - time.monotonic() if unfinished else 0.0
 
     @property
     def in_flight_tokens(self) -> int:
@@ -129,8 +133,6 @@ class Link:
 
     def take_block(self) -> tuple[Attachment, PendingBlock] | None:
         """The next block to send; it counts as sent."""
-        if self.draining:
-            return None
         for attachment in self.attachments.values():
             if attachment.blocks.next_waiting(attachment.steps.acked_position) is not None:
                 return attachment, attachment.blocks.sent()
@@ -138,7 +140,7 @@ class Link:
 
     def has_block(self) -> bool:
         """Whether `take_block` would give one."""
-        return not self.draining and any(
+        return any(
             attachment.blocks.next_waiting(attachment.steps.acked_position) is not None
             for attachment in self.attachments.values()
         )

@@ -49,20 +49,24 @@ class Outbox:
         self._releases += 1
         self._changed.notify_all()
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+    def wait_until(self, holds: Callable[[], bool], what: str, stall_s: float | None = None) -> None:
         """Wait until something holds, for as long as anything at all is acknowledged meanwhile.
 
+        Args:
+            stall_s: Longest without any acknowledgement; the stall timeout if None.
+
         Raises:
-            MemoryUnavailable: Nothing was acknowledged for the stall timeout.
+            MemoryUnavailable: Nothing was acknowledged for so long.
         """
-        releases, deadline = self._releases, time.monotonic() + self.stall_timeout_s
+        stall_s = self.stall_timeout_s if stall_s is None else stall_s
+        releases, deadline = self._releases, time.monotonic() + stall_s
         while not holds():
             if releases != self._releases:
-                releases, deadline = self._releases, time.monotonic() + self.stall_timeout_s
+                releases, deadline = self._releases, time.monotonic() + stall_s
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise MemoryUnavailable(
-                    f"expected {what}, got no acknowledgement for {self.stall_timeout_s} s "
+                    f"expected {what}, got no acknowledgement for {stall_s} s "
                     f"({self.held_bytes} of {self.bytes_max} bytes in the outbox)"
                 )
             self._changed.wait(remaining)

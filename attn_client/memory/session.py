@@ -1,9 +1,9 @@
 """One open session: what a reader of the model side calls.
 
 Invariants: nothing here waits longer than it says. `append` and `put_block` with `wait` wait for room as long as
-anything is acknowledged; without it they drop and record a gap. `recall` and `fetch_blocks` wait at most their
-timeout, and not at all while the server is known not to answer. A session that is lost takes nothing and gives
-nothing, and says so.
+anything is acknowledged; without it they drop and record a gap. `settle` waits as they do, for everything. `recall`
+and `fetch_blocks` wait at most their timeout, and none of the three while the server is known not to answer. A session
+that is lost takes nothing and gives nothing, and says so.
 Must not know: gRPC, torch.
 """
 
@@ -115,6 +115,36 @@ class MemorySession:
         """
         self._put(block, 0, data, wait=wait)
 
+    def drop_block(self, block: int) -> None:
+        """Leave a block out of memory on purpose: a recorded gap, never recalled.
+
+        Raises:
+            UnsupportedCall: This is a view.
+        """
+        if self.read_only:
+            raise UnsupportedCall(f"expected a writer to drop block {block}, got a view")
+        with self._link.changed:
+            self._attachment.blocks.drop(block)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until all that was handed over is acknowledged, so that a recall asked next waits for itself alone.
+
+        Args:
+            timeout_s: Longest without any acknowledgement. Past that the server counts as one that does not answer.
+        """
+        link, attachment = self._link, self._attachment
+
+        def over() -> bool:
+            acknowledged = attachment.steps.idle and attachment.blocks.idle
+            return acknowledged or attachment.lost is not None or not link.answering
+
+        with link.changed:
+            try:
+                link.outbox.wait_until(over, f"session {self.info.name!r} to be acknowledged", timeout_s)
+            except MemoryUnavailable:
+                # The recall that is asked next says so.
+                link.silent()
+
     def recall(self, seq: int, timeout_s: float) -> RecallAnswer | None:
         """The answer to a step that asked, once. None: refused, not there in time, or nobody there to give it.
 
@@ -187,15 +217,16 @@ class MemorySession:
         link, attachment = self._link, self._attachment
         with link.changed:
             link.remove(attachment)
-            told = link.answering
-        if told:
-            request = session_pb2.CloseAttachmentRequest(attachment=attachment.opening.attachment)
-            try:
-                self._calls.call(self._calls.sessions.CloseAttachment, request, "close a session", CLOSE_TIMEOUT_S)
-            except MemoryUnavailable:
-                # The server ends what a worker had open when its stream ends; other sessions need not wait as well.
-                with link.changed:
-                    link.silent()
+            answering = link.answering
+        try:
+            told = self._calls.close_attachment(attachment.opening.attachment, CLOSE_TIMEOUT_S if answering else 0.0)
+        except MemoryUnavailable:
+            # The server ends what a worker had open when its stream ends.
+            told = False
+        if not told:
+            # Other sessions need not wait as well.
+            with link.changed:
+                link.silent()
 
     @property
     def _block_bytes(self) -> int:

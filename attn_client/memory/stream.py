@@ -132,10 +132,14 @@ class AttachStream:
                 self._link.lose(attachment, error)
             return
         with self._link.changed:
+            closed = attachment.opening.attachment not in self._link.attachments
             applied, why = attachment.resume(opened)
             self._link.free_steps(applied)
             if why is not None:
                 self._link.lose(attachment, MemoryUnavailable(why))
+        if closed:
+            # Meanwhile; the server may have heard of that before it opened it again.
+            self._calls.close_attachment(attachment.opening.attachment, 0.0)
 
     def _requests(self, connection: Connection) -> Iterator[memory_pb2.AttachRequest]:
         try:

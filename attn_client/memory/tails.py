@@ -5,7 +5,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from attn_client.errors import MemoryUnavailable
+from attn_client.errors import MemoryRefused, MemoryUnavailable
 from attn_client.memory.attachment import Attachment
 from attn_client.memory.calls import Calls
 from attn_client.memory.link import Link
@@ -40,9 +40,13 @@ def cut_tail(
     request = session_pb2.SaveTailRequest(attachment=attachment.opening.attachment, epoch=attachment.epoch, tail=tail)
     failed_at: float | None = None
     while True:
-        _await_all(link, attachment)
+        generation = _await_all(link, attachment)
         try:
             calls.call(calls.sessions.SaveTail, request, f"save the tail of session {attachment.opening.session!r}")
+        except MemoryRefused as error:
+            # A server that was restarted knows an attachment once it is resumed.
+            if error.reason != "ATTACHMENT_NOT_FOUND" or not _connection_broke(link, generation):
+                raise
         except MemoryUnavailable:
             failed_at = time.monotonic() if failed_at is None else failed_at
             if time.monotonic() >= failed_at + link.outbox.stall_timeout_s:
@@ -52,19 +56,26 @@ def cut_tail(
             return
 
 
-def _await_all(link: Link, attachment: Attachment) -> None:
-    """Everything acknowledged and every gap declared."""
+def _await_all(link: Link, attachment: Attachment) -> int:
+    """Everything acknowledged, every gap declared, and the attachment resumed on the newest connection: its number."""
 
     def settled() -> bool:
         if attachment.lost is None and attachment.has_undeclared and attachment.steps.idle and attachment.blocks.idle:
             attachment.declare_gaps()
             link.changed.notify_all()
-        return attachment.lost is not None or attachment.idle
+        return attachment.lost is not None or (attachment.idle and link.up)
 
     with link.changed:
         link.outbox.wait_until(settled, f"session {attachment.opening.session!r} to be acknowledged")
         if attachment.lost is not None:
             raise attachment.lost
+        return link.generation
+
+
+def _connection_broke(link: Link, generation: int) -> bool:
+    """Whether that connection is over, which may be noticed a moment after a call that met its successor."""
+    with link.changed:
+        return link.changed.wait_for(lambda: not link.up or link.generation != generation, RETRY_PAUSE_S)
 
 
 def _await_return(link: Link, attachment: Attachment) -> None:

@@ -166,10 +166,12 @@ class BlockTransfer:
         """The next block, awaited; None when the connection it belongs to is over."""
         link = self._link
         with link.changed:
-            while not connection.ended and link.up and link.generation == generation and not link.draining:
+            while not connection.ended and link.up and link.generation == generation:
                 taken = link.take_block()
                 if taken is not None:
                     return taken
+                if link.draining:
+                    break
                 link.changed.wait()
             # Half-closing is enough for a server that lives; one that hangs must not keep the thread.
             if not link.draining and not connection.ended:

@@ -4,6 +4,7 @@
     |-- UnsupportedShape      sizes that do not fit each other, or a head size no kernel is built for
     |-- UnsupportedDtype      element types that do not fit
     |-- DeviceMismatch        tensors of one call lie on several devices
+    |-- UnsupportedGradient   a gradient is wanted that FUSED does not compute
     `-- FusedUnavailable      FUSED was asked for where it cannot run; nothing falls back to REFERENCE
 
 Invariant: a message is one line that names the argument, what was expected and what came.
@@ -24,6 +25,10 @@ class UnsupportedDtype(AttentionKernelError):
 
 class DeviceMismatch(AttentionKernelError):
     """Tensors of one call lie on several devices."""
+
+
+class UnsupportedGradient(AttentionKernelError):
+    """A gradient of rotary tables or of quantised pages is wanted of FUSED, which would leave it out."""
 
 
 class FusedUnavailable(AttentionKernelError):

@@ -28,6 +28,26 @@ class Pages:
 
 
 @dataclass(frozen=True)
+class QuantPages:
+    """Pools of 8-bit keys (before rotation) and values, each [P, Hkv, 64, D] in int8 or float8_e4m3fn; any strides.
+
+    An element stands for itself times its scale. `quantised.quantise` makes them.
+
+    Args:
+        keys: Quantised keys.
+        values: Quantised values, in the keys' dtype.
+        key_scale: Of each channel of a page and head, for some channels of keys are large in all tokens; float32
+            [P, Hkv, D].
+        value_scale: Of each token of a page and head, float32 [P, Hkv, 64].
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_scale: Tensor
+    value_scale: Tensor
+
+
+@dataclass(frozen=True)
 class PageTable:
     """What each row of a batch attends to: S entries, each one page.
 
@@ -93,7 +113,7 @@ class Request:
 
     query: Tensor
     position: Tensor
-    pages: Pages
+    pages: Pages | QuantPages
     table: PageTable
     rope: Rope
     alpha: Tensor

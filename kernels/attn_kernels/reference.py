@@ -8,10 +8,30 @@ Invariants:
 Differentiable by autograd. Holds all scores at once, [B, H, n, S * 64]: for tests and small inputs.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from attn_kernels.records import PAGE_TOKENS, AttentionState, PageTable, Request
+from attn_kernels.quantised import dequantise
+from attn_kernels.records import PAGE_TOKENS, AttentionState, PageTable, QuantPages, Request
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a request attends to, out of its pages.
+
+    Args:
+        query: Rotated, [B, H, n, D].
+        keys: Rotated, [B, Hkv, S * 64, D]; 0 where not filled, as values.
+        values: [B, Hkv, S * 64, D].
+        seen: Which keys a query may see, bool [B, n, S * 64].
+    """
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    seen: Tensor
 
 
 def attend(request: Request, work: torch.dtype = torch.float32, rounding: torch.dtype | None = None) -> AttentionState:
@@ -23,24 +43,48 @@ def attend(request: Request, work: torch.dtype = torch.float32, rounding: torch.
     Raises:
         IndexError: A page or a position outside the pools or tables.
     """
-    query, table = request.query, request.table
-    batch, heads, count, dim = query.shape
-    kv_heads = request.pages.keys.shape[1]
+    held = gathered(request, work, rounding)
+    weights, total, lse = _softmax(_scores(request, held))
+    batch, heads, count, dim = request.query.shape
+    kv_heads = held.values.shape[1]
+    weights = _rounded(weights, rounding).reshape(batch, kv_heads, heads // kv_heads, count, weights.shape[-1])
+    out = torch.einsum("bhgnk,bhkd->bhgnd", weights, held.values).reshape(batch, heads, count, dim)
+    return AttentionState((out / total[..., None]).to(rounding or work), lse)
+
+
+def received(request: Request, work: torch.dtype = torch.float32, rounding: torch.dtype | None = None) -> Tensor:
+    """Attention that each key gets, summed over queries and heads, [B, S, 64] in `work`; 0 where not filled."""
+    weights, total, _lse = _softmax(_scores(request, gathered(request, work, rounding)))
+    mass = (weights / total[..., None]).sum(dim=(1, 2))
+    return mass.reshape(*request.table.page.shape, PAGE_TOKENS)
+
+
+def gathered(request: Request, work: torch.dtype, rounding: torch.dtype | None = None) -> Gathered:
+    """Rotated queries and keys, values, and which keys are seen, in `work` precision.
+
+    Raises:
+        IndexError: As `attend`.
+    """
+    position, table = request.position.long(), request.table
+    pages = dequantise(request.pages) if isinstance(request.pages, QuantPages) else request.pages
     filled, key_position = _placed(table)
     cos, sin = request.rope.cos.to(work), request.rope.sin.to(work)
-    q = _rotate(query.to(work), cos[request.position.long()][:, None], sin[request.position.long()][:, None])
-    k, v = (_gather(pool, table, filled).to(work) for pool in (request.pages.keys, request.pages.values))
-    k = _rotate(k, cos[key_position][:, None], sin[key_position][:, None])
-    q, k = _rounded(q, rounding), _rounded(k, rounding)
-    grouped = q.reshape(batch, kv_heads, heads // kv_heads, count, dim)
-    scores = torch.einsum("bhgnd,bhkd->bhgnk", grouped, k).reshape(batch, heads, count, -1) * request.scale
-    bias = table.bias.to(work).repeat_interleave(PAGE_TOKENS, dim=1)
+    query = _rotate(request.query.to(work), cos[position][:, None], sin[position][:, None])
+    keys, values = (_gather(pool, table, filled).to(work) for pool in (pages.keys, pages.values))
+    keys = _rotate(keys, cos[key_position][:, None], sin[key_position][:, None])
+    seen = filled[:, None] & (key_position[:, None] <= position[..., None])
+    return Gathered(_rounded(query, rounding), _rounded(keys, rounding), _rounded(values, rounding), seen)
+
+
+def _scores(request: Request, held: Gathered) -> Tensor:
+    """Scores [B, H, n, S * 64], -inf where not seen."""
+    query, keys, work = held.query, held.keys, held.query.dtype
+    batch, heads, count, dim = query.shape
+    grouped = query.reshape(batch, keys.shape[1], heads // keys.shape[1], count, dim)
+    scores = torch.einsum("bhgnd,bhkd->bhgnk", grouped, keys).flatten(1, 2) * request.scale
+    bias = request.table.bias.to(work).repeat_interleave(PAGE_TOKENS, dim=1)
     scores = scores + request.alpha.to(work)[:, None, None] * bias[:, None, None, :]
-    seen = filled[:, None, None, :] & (key_position[:, None, None, :] <= request.position[:, None, :, None])
-    weights, total, lse = _softmax(scores.masked_fill(~seen, -torch.inf))
-    weights = _rounded(weights, rounding).reshape(batch, kv_heads, heads // kv_heads, count, -1)
-    out = torch.einsum("bhgnk,bhkd->bhgnd", weights, v).reshape(batch, heads, count, dim)
-    return AttentionState((out / total[..., None]).to(rounding or work), lse)
+    return scores.masked_fill(~held.seen[:, None], -torch.inf)
 
 
 def _placed(table: PageTable) -> tuple[Tensor, Tensor]:

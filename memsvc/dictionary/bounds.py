@@ -9,13 +9,13 @@ A box is kept as one vector: the elementwise maximum of (x, -x) over the vectors
 max((q, -q), 0) is the largest that q reaches anywhere in the box.
 
 Invariants:
-    With `certain`, `reach` is at least the lattice dot product of the query with every vector below the node, rounding
-    included. A node's summary is a function of the vectors below it and of how they are divided into segments.
+    `Reach.most` is at least the lattice dot product of the query with every vector below the node, rounding included.
+    A node's summary is a function of the vectors below it and of how they are divided into segments.
 Must not know: lists, levels, searches.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +34,28 @@ _LENGTH_MAX = 4096
 # Largest code; a code c stands for c * |c| * _CODE_UNIT, so that small values, the most frequent ones, are finest.
 _CODE_MAX = 127
 _CODE_UNIT = _LENGTH_MAX / _CODE_MAX**2
+# Where between a ball's middle (0) and its bound (1) the best vector below is likely to be. Among 30,000 clustered
+# bookmarks (benchmarks/bench_finders.py) in segments of 16, a search that looks at 1,500 finds this share of the true
+# 16 best blocks with 0, 0.1, 0.2, 0.3 and 1: 0.62, 0.85, 0.87, 0.78 and 0.04.
+_OPTIMISM = 0.2
 # Rounding unit of float32.
 _ROUNDING = 2.0**-24
 
 
+class Reach(NamedTuple):
+    """How similar to a query what lies below each of n nodes may be, as lattice dot products, float32 [n].
+
+    Args:
+        most: No vector below has more; infinite where nothing is known.
+        likely: The order in which nodes are worth opening.
+    """
+
+    most: Float32Array
+    likely: Float32Array
+
+
 class Bounds(Protocol):
     """Summaries of nodes, which are numbered from 0. Setting a node again replaces what was there."""
-
-    @property
-    def certain(self) -> bool:
-        """Whether `reach` bounds from above; otherwise it is an estimate."""
-        ...
 
     @property
     def node_bytes(self) -> int:
@@ -63,8 +74,8 @@ class Bounds(Protocol):
         """What `reach` takes for a query, [dims]."""
         ...
 
-    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Float32Array:
-        """Bound or estimate of the dot product with the best vector below each node, [n] to [n]."""
+    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Reach:
+        """How similar the best vector below each node may be, [n]."""
         ...
 
 
@@ -88,13 +99,11 @@ class NodeRows(Generic[Scalar]):
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return self._rows.itemsize * self._rows.shape[1]
+        return self._rows.strides[0]
 
 
 class BoxBounds:
     """Axis-aligned boxes over all dimensions, 8 bits a side."""
-
-    certain = True
 
     def __init__(self, dims: int) -> None:
         self._tops = NodeRows(np.int8, 2 * dims)
@@ -122,10 +131,10 @@ class BoxBounds:
         sides = _sides(query.astype(np.float64)) * _CODE_UNIT
         return np.append(sides, self._margin * np.abs(query.astype(np.float64)).sum() + 1).astype(np.float32)
 
-    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Float32Array:
-        """Upper bounds, [n]."""
-        bound: Float32Array = _values(self._tops[nodes].astype(np.float32)) @ prepared[:-1] + prepared[-1]
-        return bound
+    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Reach:
+        """The best corner of each box, [n]."""
+        most: Float32Array = _values(self._tops[nodes].astype(np.float32)) @ prepared[:-1] + prepared[-1]
+        return Reach(most, most)
 
 
 class ProjectedBounds:
@@ -134,8 +143,6 @@ class ProjectedBounds:
     Args:
         sketch: Directions; any give valid bounds, those of a fair sample give tight ones.
     """
-
-    certain = True
 
     def __init__(self, sketch: Sketch) -> None:
         self._sketch = sketch
@@ -161,16 +168,14 @@ class ProjectedBounds:
         # Of sketches as `Sketch.of` rounds them (64 more roundings), and of a product with sides of at most 1.001.
         return np.append(sides, (4 * Sketch.dims + 8) * _ROUNDING * sides.sum() * 1.01 + 1).astype(np.float32)
 
-    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Float32Array:
-        """Upper bounds, [n]."""
-        bound: Float32Array = self._tops[nodes] @ prepared[:-1] + prepared[-1]
-        return bound
+    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Reach:
+        """The best corner of each box, [n]."""
+        most: Float32Array = self._tops[nodes] @ prepared[:-1] + prepared[-1]
+        return Reach(most, most)
 
 
 class CentroidEstimate:
     """The mean of what lies below: says where it lies, not how far it spreads."""
-
-    certain = False
 
     def __init__(self, dims: int) -> None:
         self._means = NodeRows(np.float32, dims)
@@ -199,10 +204,10 @@ class CentroidEstimate:
         """The query as float32, [dims]."""
         return query.astype(np.float32)
 
-    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Float32Array:
-        """Dot products with the means, [n]."""
-        estimate: Float32Array = self._means[nodes] @ prepared
-        return estimate
+    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Reach:
+        """Dot products with the means, [n]; no bound."""
+        likely: Float32Array = self._means[nodes] @ prepared
+        return Reach(np.full(len(nodes), np.inf, dtype=np.float32), likely)
 
     def _put(self, node: int, mean: npt.NDArray[np.float64], count: int) -> None:
         self._means.put(node, mean.astype(np.float32))
@@ -211,8 +216,6 @@ class CentroidEstimate:
 
 class BallBounds:
     """Balls about the means, just wide enough. By Cauchy-Schwarz <q, x> <= <q, mean> + |q| radius."""
-
-    certain = True
 
     def __init__(self, dims: int) -> None:
         self._centres = CentroidEstimate(dims)
@@ -240,11 +243,11 @@ class BallBounds:
         exact = query.astype(np.float64)
         return np.append(exact, np.sqrt(exact @ exact)).astype(np.float32)
 
-    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Float32Array:
-        """Upper bounds, [n]."""
-        inner = self._centres.reach(prepared[:-1], nodes)
-        bound: Float32Array = inner + self._radii[nodes][:, 0] * prepared[-1] + np.float32(self._margin)
-        return bound
+    def reach(self, prepared: Float32Array, nodes: Int64Array) -> Reach:
+        """The best point of each ball, and for the order one between that and its middle, [n]."""
+        middle = self._centres.reach(prepared[:-1], nodes).likely
+        reach = self._radii[nodes][:, 0] * prepared[-1] + np.float32(self._margin)
+        return Reach(middle + reach, middle + np.float32(_OPTIMISM) * reach)
 
     def _put(self, node: int, points: npt.NDArray[np.float64], reaches: npt.NDArray[np.float64]) -> None:
         """Sets the radius about the mean as it was rounded."""
@@ -264,7 +267,8 @@ def make_bounds(kind: BoundKind, dims: int, sketch: Sketch | None = None) -> Bou
 
 
 def _sides(query: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.maximum(np.concatenate([query, -query]), 0.0)
+    sides: npt.NDArray[np.float64] = np.maximum(np.concatenate([query, -query]), 0.0)
+    return sides
 
 
 def _values(codes: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:

@@ -65,7 +65,13 @@ class FindSettings:
         _require(-1 <= self.relevant <= 1, "find.relevant", "in [-1, 1]", self.relevant)
         sure = math.isfinite(self.sure) and self.sure >= self.relevant
         _require(sure, "find.sure", f"finite, at least find.relevant ({self.relevant})", self.sure)
-        for name, least in (("walk_links", 0), ("refine", 0), ("checkpoints", 1), ("contents_chains", 0), ("parents", 1)):
+        for name, least in (
+            ("walk_links", 0),
+            ("refine", 0),
+            ("checkpoints", 1),
+            ("contents_chains", 0),
+            ("parents", 1),
+        ):
             value = getattr(self, name)
             _require(least <= value <= 1024, f"find.{name}", f"{least} to 1024", value)
 

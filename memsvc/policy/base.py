@@ -1,5 +1,7 @@
 """What every policy is: a state machine over signals that names tokens as bookmarks, in order of position.
 
+A signal is sent by the client, or made by one of the policy's measures (`memsvc.policy.offer`) of what a step offers.
+
 Invariants:
     Decisions depend on the sequence of signals and gaps alone, never on how it was split into calls.
     Positions ascend over all decisions of a policy. No position is decided twice.
@@ -11,13 +13,16 @@ Must not know: embeddings, searches, sessions.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from memsvc.errors import InvalidRequest
 from memsvc.geometry import BLOCK_TOKENS
+
+if TYPE_CHECKING:
+    from memsvc.policy.offer import Measure
 
 # Tokens that centred smoothing waits for after the one it decides.
 SMOOTHING_DELAY_TOKENS = 2
@@ -45,13 +50,15 @@ class Policy(Protocol):
     """Decides which tokens become bookmarks. Fed each token of a session once, in order, from position 0."""
 
     signals: tuple[str, ...]
-    """Names of the signals that each call to `decide` must carry."""
+    """Names of the signals that the client must send with each step."""
+    measures: "tuple[Measure, ...]"
+    """What makes the other signals that each call to `decide` must carry."""
 
     def decide(self, first_position: int, count: int, signals: Signals) -> list[Decision]:
         """Feeds the next `count` tokens; returns what they settle, which may lie up to LOOKBACK_TOKENS back.
 
         Args:
-            signals: By name, [count] each, finite.
+            signals: By name, [count] each, finite; those of `signals` and of `measures`.
 
         Raises:
             InvalidRequest: A signal is missing or not [count]; nothing was fed.

@@ -1,12 +1,14 @@
 """Every token is a bookmark: the exact, costly policy that the others are measured against."""
 
 from memsvc.policy.base import Decision, Signals
+from memsvc.policy.offer import Measure
 
 
 class EveryPolicy:
     """Makes each token a bookmark as soon as it is fed."""
 
     signals: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
     def decide(self, first_position: int, count: int, signals: Signals) -> list[Decision]:  # noqa: ARG002
         """One decision a token."""

@@ -2,12 +2,14 @@
 
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.policy.base import Decision, Signals
+from memsvc.policy.offer import Measure
 
 
 class FixedPolicy:
     """Bookmarks the positions divisible by `every_tokens`, and the first token of a block that has none of them."""
 
     signals: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
     def __init__(self, every_tokens: int) -> None:
         self._every_tokens = every_tokens

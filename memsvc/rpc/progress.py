@@ -6,13 +6,15 @@ Must not know: what changed.
 """
 
 import asyncio
+from weakref import WeakValueDictionary
 
 
 class Progress:
     """Wakes everyone who waits on a session; lives on the event loop."""
 
     def __init__(self) -> None:
-        self._changes: dict[str, asyncio.Event] = {}
+        # Only as long as somebody waits: sessions come and go.
+        self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def next_change(self, session: str) -> asyncio.Event:
         """Set at the session's next change. Take it before looking, so that no change falls between."""

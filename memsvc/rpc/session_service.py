@@ -1,5 +1,7 @@
 """SessionService: making, opening and ending sessions."""
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import grpc
@@ -20,6 +22,8 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._run = node.threads.calls.run
+        # Calls that are opening an attachment now, by its id.
+        self._opening: Counter[str] = Counter()
 
     async def CreateSession(
         self, request: session_pb2.CreateSessionRequest, context: Context
@@ -60,7 +64,7 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         workers = self._node.workers
         workers.refuse_when_draining()
         workers.attached(request.worker)
-        response = await self._run(self._node.sessions.open, request)
+        response = await self._open(request)
         try:
             workers.attached(request.worker)
         except WorkerNotAttached:
@@ -80,6 +84,22 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         """End an attachment."""
         await self._run(self._node.sessions.close_attachment, request.attachment)
         return session_pb2.CloseAttachmentResponse()
+
+    async def _open(self, request: session_pb2.OpenSessionRequest) -> session_pb2.OpenSessionResponse:
+        """Open, and close again if the caller is gone by then: nobody would, as long as the worker's stream is up."""
+        attachment = request.attachment
+        self._opening[attachment] += 1
+        try:
+            return await self._run(self._node.sessions.open, request)
+        except asyncio.CancelledError:
+            # The same call again goes on with what this one opened, and a writer that resumed with what it had.
+            if self._opening[attachment] == 1 and not request.resume_epoch:
+                await self._run(self._node.sessions.close_attachment, attachment)
+            raise
+        finally:
+            self._opening[attachment] -= 1
+            if not self._opening[attachment]:
+                del self._opening[attachment]
 
     def _save_tail(self, request: session_pb2.SaveTailRequest) -> None:
         attachment = self._node.sessions.attachment(request.attachment)

@@ -31,8 +31,8 @@ class View:
 
     def read(self, step: TokenStep) -> None:
         """Tokens that follow; they vote in this view's recalls only."""
-        # Without a tail there is no centre, and nothing that could be voted for.
-        if self.cut.position:
+        # Without a bookmark there may be no centre, and is nothing that could be voted for.
+        if self.cut.bookmarks:
             append_to_trail(self.trail, self.state.vectors.convert(step.first_position, step.embeddings))
         self.position = step.end
 

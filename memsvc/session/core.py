@@ -99,6 +99,20 @@ class SessionCore:
         with self.failing():
             self.files.sync()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is attached, and all that is in memory is in the log too."""
+        return (self.writer is None or self.writer.lost) and not self.views and not self.failure
+
+    def end_if_idle(self) -> bool:
+        """As `end`, unless somebody is attached or writes failed: then nothing happens. Raises StorageFailed."""
+        with self.lock:
+            if not self.idle:
+                return False
+            self.ended = True
+        self.files.close()
+        return True
+
     def end(self) -> None:
         """Serves nothing any more, and closes the files. Raises StorageFailed; they are closed all the same."""
         with self.lock:

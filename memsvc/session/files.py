@@ -8,7 +8,9 @@ Concurrency: appends one at a time, under the session's lock; `sync` may overlap
 appends its record holds `put_lock` throughout.
 """
 
+import shutil
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from memsvc.blocks import BlockRef, BlockStore
@@ -24,29 +26,46 @@ class SessionFiles:
         put_lock: Held from storing a block until its record is appended. Taken before the session's lock.
     """
 
-    def __init__(self, folder: Path, session_id: str, log: SessionLog) -> None:
+    def __init__(self, folder: Path, session_id: str, log: SessionLog, blocks: BlockStore) -> None:
         self.put_lock = threading.Lock()
         self._folder = folder
         self._session_id = session_id
         self._log = log
-        self._blocks = BlockStore(folder)
+        self._blocks = blocks
 
     @classmethod
     def create(cls, folder: Path, session_id: str, first: Body) -> "SessionFiles":
-        """Makes the files, the log with its first record, a SESSION.
+        """Makes the files, the log with its first record, a SESSION; a folder that it cannot make whole is gone again.
 
         Durability: all of it survives power loss.
         """
-        log = SessionLog.create(folder, session_id)
-        log.append(RecordKind.SESSION, 0, first)
-        log.sync()
-        return cls._with_shards(folder, session_id, log)
+        with ExitStack() as undo:
+            if not folder.exists():
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            log = SessionLog.create(folder, session_id)
+            undo.callback(log.close)
+            log.append(RecordKind.SESSION, 0, first)
+            log.sync()
+            files = cls(folder, session_id, log, BlockStore(folder))
+            files._make_shards()
+            undo.pop_all()
+        return files
 
     @classmethod
     def open(cls, folder: Path, session_id: str) -> tuple["SessionFiles", list[LogRecord]]:
         """Opens the files, and reads the log. Raises CorruptLog, CorruptBlock, StorageFailed."""
-        log, records = SessionLog.open(folder, session_id)
-        return cls._with_shards(folder, session_id, log), records
+        with ExitStack() as undo:
+            # Opening makes durable what is there: first the bytes, then the records that name them. Without a folder
+            # there are none, and the log says so.
+            blocks = BlockStore(folder) if folder.is_dir() else None
+            if blocks is not None:
+                undo.callback(blocks.close)
+            log, records = SessionLog.open(folder, session_id)
+            undo.callback(log.close)
+            files = cls(folder, session_id, log, blocks or BlockStore(folder))
+            files._make_shards()
+            undo.pop_all()
+        return files, records
 
     @property
     def shards(self) -> Path:
@@ -88,6 +107,7 @@ class SessionFiles:
 
         Concurrency: `put_lock` is held, and nothing is appended meanwhile.
         """
+        self._blocks.sync()
         log, records = SessionLog.open(self._folder, self._session_id)
         former, self._log = self._log, log
         former.close()
@@ -101,13 +121,6 @@ class SessionFiles:
             finally:
                 self._log.close()
 
-    @classmethod
-    def _with_shards(cls, folder: Path, session_id: str, log: SessionLog) -> "SessionFiles":
-        try:
-            files = cls(folder, session_id, log)
-            with disk_call("make a folder", files.shards):
-                files.shards.mkdir(exist_ok=True)
-        except BaseException:
-            log.close()
-            raise
-        return files
+    def _make_shards(self) -> None:
+        with disk_call("make a folder", self.shards):
+            self.shards.mkdir(exist_ok=True)

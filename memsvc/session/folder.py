@@ -5,6 +5,7 @@
 Invariants:
     A session's folder is open once: one call at a time makes, opens or deletes a name.
     A session is in the manifest only once its files are durable, and its files go only once it is not.
+    Sessions that nobody uses are closed, the longest unused first, while more are open than the limit.
 Must not know: attachments.
 """
 
@@ -12,7 +13,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,18 +43,27 @@ class SessionFolder:
 
     Args:
         data: Made if it is not there.
+        closed: Told each session that was closed because nobody used it.
 
     Concurrency: any calls may overlap; `make`, `load` and `remove` are called inside `alone`.
     """
 
-    def __init__(self, data: Path, manifest: Manifest, limits: SessionLimits) -> None:
+    def __init__(
+        self, data: Path, manifest: Manifest, limits: SessionLimits, closed: Callable[[Session], None]
+    ) -> None:
         self._folder = data / "sessions"
         self._manifest = manifest
         self._limits = limits
+        self._closed = closed
         # Guards what follows, and is notified when a name is no longer busy.
         self._changed = threading.Condition()
         self._busy: set[str] = set()
+        # The newest used last.
         self._open: dict[str, Session] = {}
+        # By name, how many are inside `using`.
+        self._users: Counter[str] = Counter()
+        # Of sessions that were closed because nobody used them.
+        self._infos: dict[str, types_pb2.SessionInfo] = {}
         with disk_call("make a folder", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         sync_folder(data)
@@ -66,17 +77,30 @@ class SessionFolder:
         try:
             yield
         finally:
-            with self._changed:
-                self._busy.remove(name)
-                self._changed.notify_all()
+            self._not_busy(name)
+            self._close_idle()
 
     def get(self, name: str) -> Session:
-        """The session of that name, opened if it is not. Raises SessionNotFound, DataLoss, StorageFailed."""
+        """The session of that name, opened if it is not; for reads, which it serves even if it is closed meanwhile.
+
+        Raises:
+            SessionNotFound, DataLoss, StorageFailed.
+        """
+        with self.using(name) as session:
+            return session
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Session]:
+        """The session of that name, as `get`; not closed for want of use before the block is left."""
         with self._changed:
-            if name not in self._busy and (session := self._open.get(name)) is not None:
-                return session
-        with self.alone(name):
-            return self.load(name)
+            self._users[name] += 1
+        try:
+            yield self._get(name)
+        finally:
+            with self._changed:
+                self._users[name] -= 1
+                if not self._users[name]:
+                    del self._users[name]
 
     def load(self, name: str) -> Session:
         """As `get`, inside `alone`."""
@@ -126,6 +150,8 @@ class SessionFolder:
             with self._changed:
                 del self._open[name]
             core.end()
+        with self._changed:
+            self._infos.pop(name, None)
         self._manifest.delete(name)
         with disk_call("delete a folder", folder := self._folder / entry.id):
             shutil.rmtree(folder)
@@ -139,6 +165,9 @@ class SessionFolder:
 
     def describe(self, entry: SessionEntry) -> types_pb2.SessionInfo | None:
         """A session as it is now; None if it was deleted since. One that cannot be read says why in `finder_status`."""
+        with self._changed:
+            if entry.name not in self._open and (known := self._infos.get(entry.name)) is not None:
+                return known
         try:
             return self.get(entry.name).info()
         except SessionNotFound:
@@ -166,9 +195,54 @@ class SessionFolder:
         if failures:
             raise failures[0]
 
+    def _get(self, name: str) -> Session:
+        with self._changed:
+            if name not in self._busy and (session := self._open.pop(name, None)) is not None:
+                self._open[name] = session
+                return session
+        with self.alone(name):
+            return self.load(name)
+
     def _opened(self, name: str) -> Session | None:
         with self._changed:
             return self._open.get(name)
+
+    def _not_busy(self, name: str) -> None:
+        with self._changed:
+            self._busy.remove(name)
+            self._changed.notify_all()
+
+    def _close_idle(self) -> None:
+        """Closes those that nobody uses, as many as are too many."""
+        while (name := self._next_idle()) is not None:
+            try:
+                self._close(name)
+            finally:
+                self._not_busy(name)
+
+    def _next_idle(self) -> str | None:
+        """The one to close next, made busy."""
+        with self._changed:
+            if len(self._open) <= self._limits.sessions_open_max:
+                return None
+            for name, session in self._open.items():
+                if name not in self._busy and not self._users[name] and session.core.idle:
+                    self._busy.add(name)
+                    return name
+        return None
+
+    def _close(self, name: str) -> None:
+        with self._changed:
+            session = self._open[name]
+        try:
+            session.core.end_if_idle()
+        finally:
+            if session.core.ended:
+                self._closed(session)
+                info = session.info()
+                with self._changed:
+                    del self._open[name]
+                    self._infos[name] = info
 
     def _serve(self, entry: SessionEntry, files: SessionFiles, recovered: Recovered) -> Session:
         """Takes a session into those that are open, with its writer as it was left: lost."""
@@ -181,4 +255,5 @@ class SessionFolder:
             core.writer.lost = True
         with self._changed:
             self._open[entry.name] = session
+            self._infos.pop(entry.name, None)
         return session

@@ -18,6 +18,8 @@ class SessionLimits:
         put_ahead_tokens_max: How far past the writer's position a block may end: blocks and steps come on channels of
             their own, so a block may overtake the step that its tokens are in.
         recall_deadline_ms_max: Longest that a recall is waited for; also where a step names no deadline.
+        sessions_open_max: Sessions in memory beside those that somebody is attached to; others are read again from
+            their logs when they are asked for.
     """
 
     sessions_max: int
@@ -29,3 +31,4 @@ class SessionLimits:
     views_max: int = 256
     put_ahead_tokens_max: int = 1 << 16
     recall_deadline_ms_max: int = 600_000
+    sessions_open_max: int = 64

@@ -90,11 +90,14 @@ def count_votes(
         resident_first = BLOCK_TOKENS * visible_blocks_end(asked_at, settings.sink_tokens, settings.window_tokens)
     end = min(int(resident_first), position_end, asked_at + 1) // BLOCK_TOKENS
     nothing = np.empty(0, dtype=np.int64)
+    # A copy: a part of a message keeps all of it in memory, embeddings included.
+    ask = memory_pb2.RecallRequest()
+    ask.CopyFrom(step.recall)
     return PendingRecall(
         attachment=step.attachment,
         seq=step.seq,
         asked_at=asked_at,
-        ask=step.recall,
+        ask=ask,
         votes=trail.recall(asked_at, nothing, step.recall, search).votes,
         settings=settings,
         blocks=blocks,

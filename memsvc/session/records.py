@@ -16,14 +16,17 @@
                block_gaps   int64 [n, 2], first and end of ranges dropped
                decided      int64 [d] positions that the policy settled, and
                signal       float32 [d], forced bool [d]
+               measured     {signal: float32 [t]} of the tokens that the policy was fed: those of this step, or all that
+                            waited for the centre
                raw          {stream: serialised Tensor} before centring, else {}
                kept         int64 [k] positions after centring, and rows {stream: int16 [k, dims]}: of the tokens
                             decided and of the newest, which is all that anything later needs
                and the keys of centring and links
     BLOCK   4  block, partial_tokens, segment, offset, size_bytes, crc32c: int
     TAIL    5  tail         serialised Tail
+               measured     as in STEP, where tokens waited for the centre until here
                and the keys of centring and links
-    centring   centre       {stream: float64 [dims]} in the one record that froze it, else {}
+    centring   centre       {stream: float64 [dims], one more with DOT} in the one record that froze it, else {}
     links      parents      int64 [b, links_max] of the bookmarks that entered the graph with this record: those decided
                weights      float32 [b, links_max]      earlier that waited for the centre, and those decided here
 
@@ -34,7 +37,7 @@ Invariants:
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
@@ -44,7 +47,8 @@ from google.protobuf.message import DecodeError
 
 from memsvc.blocks import BlockRef
 from memsvc.errors import CorruptLog
-from memsvc.policy import Decision
+from memsvc.policy import Decision, Measured
+from memsvc.scoring import make_scorer
 from memsvc.session.steps import TokenStep, decode_embeddings
 from memsvc.session.vectors import Centre, TokenRows
 from memsvc.shards.base import Float32Array, Int64Array
@@ -116,6 +120,7 @@ class StepRecord:
 
     Args:
         kept: Vectors of the tokens that anything later needs; None before centring, and in the step that froze it.
+        measured: What the policy's measures gave for the tokens that it was fed.
     """
 
     attachment: str
@@ -124,6 +129,7 @@ class StepRecord:
     decided: Decided
     kept: TokenRows | None
     entry: Entry
+    measured: Measured = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,23 +143,34 @@ class OpenedRecord:
 
 @dataclass(frozen=True)
 class TailRecord:
-    """A tail, and what entered the graph because of it."""
+    """A tail, and what was measured and entered the graph because of it."""
 
     tail: session_pb2.Tail
     entry: Entry
+    measured: Measured = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What sizes arrays of a session's records: dimensions of each stream by name, and links of a bookmark."""
+    """What sizes arrays of a session's records.
+
+    Args:
+        dims: Dimensions of each stream, by name.
+        frozen: Numbers that centring fixes of each stream, by name.
+        links_max: Links of a bookmark.
+    """
 
     dims: Mapping[str, int]
+    frozen: Mapping[str, int]
     links_max: int
 
     @classmethod
     def of(cls, spec: types_pb2.SessionSpec) -> "Layout":
         """Of sessions made with this spec."""
-        return cls({stream.name: stream.dims for stream in spec.fingerprint.streams}, spec.search.links_max)
+        dims = {stream.name: stream.dims for stream in spec.fingerprint.streams}
+        scorer = make_scorer(spec.search.metric)
+        frozen = {name: scorer.frozen_size(own) for name, own in dims.items()}
+        return cls(dims, frozen, spec.search.links_max)
 
 
 def pack_session(name: str, spec: types_pb2.SessionSpec) -> Body:
@@ -188,6 +205,7 @@ def pack_step(record: StepRecord) -> Body:
         "decided": record.decided.positions.tobytes(),
         "signal": record.decided.signal.tobytes(),
         "forced": record.decided.forced.tobytes(),
+        "measured": _pack_measured(record.measured),
         "raw": {name: own.SerializeToString() for name, own in step.tensors.items()} if kept is None else {},
         "kept": kept.positions.tobytes() if kept is not None else b"",
         "rows": {name: rows.tobytes() for name, rows in kept.rows.items()} if kept is not None else {},
@@ -215,8 +233,15 @@ def unpack_step(body: Body, layout: Layout) -> StepRecord:
             np.frombuffer(body["signal"], dtype="<f4"),
             np.frombuffer(body["forced"], dtype=np.bool_),
         )
-        kept = None if tensors else _unpack_rows(body, layout)
-        return StepRecord(str(body["attachment"]), int(body["seq"]), step, decided, kept, _unpack_entry(body, layout))
+        return StepRecord(
+            attachment=str(body["attachment"]),
+            seq=int(body["seq"]),
+            step=step,
+            decided=decided,
+            kept=None if tensors else _unpack_rows(body, layout),
+            entry=_unpack_entry(body, layout),
+            measured=_unpack_measured(body),
+        )
 
 
 def pack_block(ref: BlockRef) -> Body:
@@ -232,13 +257,23 @@ def unpack_block(body: Body) -> BlockRef:
 
 def pack_tail(record: TailRecord) -> Body:
     """Body of a TAIL record."""
-    return {"tail": record.tail.SerializeToString(), **_pack_entry(record.entry)}
+    measured = _pack_measured(record.measured)
+    return {"tail": record.tail.SerializeToString(), "measured": measured, **_pack_entry(record.entry)}
 
 
 def unpack_tail(body: Body, layout: Layout) -> TailRecord:
     """Back from its body. Raises CorruptLog."""
     with _reading("TAIL"):
-        return TailRecord(session_pb2.Tail.FromString(body["tail"]), _unpack_entry(body, layout))
+        tail = session_pb2.Tail.FromString(body["tail"])
+        return TailRecord(tail, _unpack_entry(body, layout), _unpack_measured(body))
+
+
+def _pack_measured(measured: Measured) -> dict[str, bytes]:
+    return {name: values.tobytes() for name, values in measured.items()}
+
+
+def _unpack_measured(body: Body) -> Measured:
+    return {str(name): np.frombuffer(values, dtype="<f4") for name, values in body["measured"].items()}
 
 
 def _pack_entry(entry: Entry) -> dict[str, Any]:
@@ -255,7 +290,7 @@ def _unpack_entry(body: Body, layout: Layout) -> Entry:
     weights = np.frombuffer(body["weights"], dtype="<f4").reshape(parents.shape)
     if not (packed := body["centre"]):
         return Entry(parents, weights)
-    centre = {name: np.frombuffer(packed[name], dtype="<f8").reshape(dims) for name, dims in layout.dims.items()}
+    centre = {name: np.frombuffer(packed[name], dtype="<f8").reshape(size) for name, size in layout.frozen.items()}
     return Entry(parents, weights, centre)
 
 

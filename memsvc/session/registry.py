@@ -37,7 +37,7 @@ class Sessions:
     """
 
     def __init__(self, data: Path, manifest: Manifest, limits: SessionLimits) -> None:
-        self._folder = SessionFolder(data, manifest, limits)
+        self._folder = SessionFolder(data, manifest, limits, self._forget)
         self._manifest = manifest
         self._limits = limits
         self._lock = threading.Lock()
@@ -86,9 +86,7 @@ class Sessions:
         with self._folder.alone(name):
             session = self._folder.remove(name)
         if session is not None:
-            with self._lock:
-                for attachment in [own for own in self._attachments.values() if own.session is session]:
-                    del self._attachments[attachment.id]
+            self._forget(session)
 
     def open(self, request: session_pb2.OpenSessionRequest) -> session_pb2.OpenSessionResponse:
         """Opens an attachment; the same request again gets the same answer. Whether its worker is there is not checked.
@@ -99,7 +97,10 @@ class Sessions:
         """
         check_id("attachment", request.attachment)
         check_id("worker", request.worker)
-        session = self.get(request.session)
+        with self._folder.using(request.session) as session:
+            return self._open(session, request)
+
+    def _open(self, session: Session, request: session_pb2.OpenSessionRequest) -> session_pb2.OpenSessionResponse:
         require_same_fingerprint(session.spec.fingerprint, request.fingerprint)
         with self._lock:
             known = self._attachments.get(request.attachment)
@@ -116,6 +117,12 @@ class Sessions:
             attachment = opening.open_view(session, request)
         self._register(attachment)
         return opening.opened(attachment, resumed=bool(request.resume_epoch))
+
+    def _forget(self, session: Session) -> None:
+        """The session is closed or deleted: its attachments, which are lost if it is closed, are not known any more."""
+        with self._lock:
+            for attachment in [own for own in self._attachments.values() if own.session is session]:
+                del self._attachments[attachment.id]
 
     def _register(self, attachment: Attachment) -> None:
         with self._lock:

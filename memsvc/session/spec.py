@@ -11,8 +11,10 @@ from google.protobuf.message import Message
 from memsvc.errors import FingerprintMismatch, InvalidRequest, LimitExceeded
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.policy import make_policy
+from memsvc.scoring import make_scorer
 from memsvc.session.limits import SessionLimits
 from memsvc.session.steps import FLOAT_TYPES
+from memsvc.shards.sealed import sealed_kind
 from protos.memsvc.v1 import types_pb2
 
 # Limits of a spec that are no settings: past them its values make no sense.
@@ -28,7 +30,6 @@ TEXT_BYTES_MAX = 256
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_FINDERS = (types_pb2.FINDER_KIND_FLAT, types_pb2.FINDER_KIND_HNSW)
 
 
 def check_name(name: str) -> None:
@@ -116,7 +117,8 @@ def _check_streams(mark: types_pb2.Fingerprint, limits: SessionLimits) -> None:
 
 
 def _check_search(search: types_pb2.SearchSpec) -> None:
-    _require(search.finder in _FINDERS, "search.finder", "FLAT or HNSW", search.finder)
+    sealed_kind(search.finder)
+    make_scorer(search.metric)
     _require(0 < search.trail_decay < 1, "search.trail_decay", "in (0, 1)", search.trail_decay)
     for name, high in (
         ("trail_blocks", TRAIL_BLOCKS_MAX),

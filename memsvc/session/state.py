@@ -2,11 +2,12 @@
 
 A step goes through three moments:
 
-    plan        the policy decides, embeddings become vectors, links are searched for     changes what nobody reads
+    plan        embeddings become vectors, the policy decides, links are searched for     changes what nobody reads
     (the log)   what was planned is appended
     commit      bookmarks, tokens, gaps and the trail become visible
 
-In replay the links and vectors come from the record, so nothing is searched; the policy runs again and must agree.
+In replay the links, vectors and what was measured come from the record, so nothing is searched; the policy decides by
+them again and must agree.
 
 Invariants:
     Bookmarks enter in order of position, once the centre is frozen: none before.
@@ -14,7 +15,7 @@ Invariants:
 Must not know: logs, disks, attachments, locks. One caller at a time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from memsvc.errors import CorruptLog
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.graph import BookmarkGraph
 from memsvc.lattice import SIMILARITY_UNIT
-from memsvc.policy import make_policy
+from memsvc.policy import Measured
+from memsvc.scoring import make_scorer
 from memsvc.session.block_table import BlockTable
+from memsvc.session.deciding import Decider
 from memsvc.session.ranges import runs
 from memsvc.session.records import Decided, Entry, StepRecord, TailRecord
 from memsvc.session.steps import TokenStep
@@ -66,12 +69,14 @@ class Plan:
         fresh: Vectors that are new, of consecutive tokens but for gaps; None before centring.
         entering: Bookmarks that enter the graph, in order.
         entry: Their links.
+        measured: What the policy's measures gave, for the log.
     """
 
     decided: Decided
     fresh: TokenRows | None
     entering: Decided
     entry: Entry
+    measured: Measured
 
 
 class SessionState:
@@ -93,50 +98,44 @@ class SessionState:
             stream.name: StreamIndex(stream.dims, search, _shard_folder(shards, at, search))
             for at, stream in enumerate(streams)
         }
-        self.vectors = Vectors({stream.name: stream.dims for stream in streams}, search.centring_tokens)
+        dims = {stream.name: stream.dims for stream in streams}
+        self.vectors = Vectors(dims, search.centring_tokens, make_scorer(search.metric))
         self.tokens = TokenTable()
         self.blocks = BlockTable()
         self.trail = Trail(self.settings)
         self.cut = Cut(session_pb2.Tail(), 0, self.trail.copy(), None)
         self.changed = False
-        self.policy = make_policy(spec.policy)
+        self.decider = Decider(spec)
         self._links_max = search.links_max
         # Decided, and not in the graph as long as there is no centre.
         self._waiting = Decided.of([])
 
     def plan_step(self, step: TokenStep, asked: bool) -> Plan:
         """What a step does; `asked` if it wants a recall. Ends with `commit_step`, or the state is of no use."""
-        decided = self._decide(step)
+        self.decider.take(step)
         if self.vectors.centre is not None:
-            fresh = self.vectors.convert(step.first_position, step.embeddings)
-            return self._enter(decided, fresh, None)
+            return self._enter(self.vectors.convert(step.first_position, step.embeddings))
         self.vectors.hold(step.first_position, step.embeddings)
-        return self._freeze(decided) if asked or self.vectors.due else self._wait(decided)
+        return self._freeze() if asked or self.vectors.due else self._wait()
 
     def plan_tail(self) -> Plan:
         """What a tail does: it freezes the centre if anything is held."""
-        nothing = Decided.of([])
-        if self.vectors.centre is None and self.vectors.held:
-            return self._freeze(nothing)
-        return self._wait(nothing)
+        return self._freeze() if self.vectors.centre is None and self.vectors.held else self._wait()
 
     def replay_step(self, record: StepRecord) -> None:
         """Takes a step from the log. Raises CorruptLog if the policy decides otherwise than it says."""
-        step, decided = record.step, self._decide(record.step)
-        if not decided.equals(record.decided):
-            expected, got = record.decided.positions[:8].tolist(), decided.positions[:8].tolist()
-            raise CorruptLog(f"expected bookmarks at {expected}, as logged in step {record.seq}, got {got}")
+        step = record.step
+        self.decider.take(step)
         if record.kept is not None:
-            plan = self._enter(decided, record.kept, record.entry)
+            plan = self._enter(record.kept, record)
         else:
             self.vectors.hold(step.first_position, step.embeddings)
-            plan = self._freeze(decided, record.entry) if record.entry.centre else self._wait(decided)
+            plan = self._freeze(record) if record.entry.centre else self._wait(record)
         self.commit_step(step, plan)
 
     def replay_tail(self, record: TailRecord) -> None:
         """Takes a tail from the log."""
-        nothing = Decided.of([])
-        plan = self._freeze(nothing, record.entry) if record.entry.centre else self._wait(nothing)
+        plan = self._freeze(record) if record.entry.centre else self._wait(record)
         self.commit_tail(record.tail, plan)
 
     def commit_step(self, step: TokenStep, plan: Plan) -> None:
@@ -164,7 +163,7 @@ class SessionState:
         """Of a planned step's vectors, those that anything later needs; None before centring and in what froze it."""
         if plan.fresh is None or plan.entry.centre is not None:
             return None
-        newest = max(RECENT_TOKENS, self.settings.tokens)
+        newest = max(RECENT_TOKENS, self.settings.tokens, self.decider.needs.vectors_back)
         needed = np.arange(step.count) >= step.count - newest
         own = plan.decided.positions
         needed[own[own >= step.first_position] - step.first_position] = True
@@ -186,30 +185,30 @@ class SessionState:
 
         return best_blocks
 
-    def _decide(self, step: TokenStep) -> Decided:
-        decisions = self.policy.skip(step.first_position) if step.gap_tokens else []
-        return Decided.of(decisions + self.policy.decide(step.first_position, step.count, step.signals))
+    def _wait(self, record: StepRecord | TailRecord | None = None) -> Plan:
+        settled = self.decider.settle(None, record)
+        return Plan(settled.decided, None, Decided.of([]), self._no_links(), settled.measured)
 
-    def _wait(self, decided: Decided) -> Plan:
-        return Plan(decided, None, Decided.of([]), self._no_links())
-
-    def _freeze(self, decided: Decided, entry: Entry | None = None) -> Plan:
+    def _freeze(self, record: StepRecord | TailRecord | None = None) -> Plan:
         """Fixes the centre, as logged or as it comes out, and lets in all that waited for it."""
-        centre = self.vectors.centre_of_held() if entry is None else entry.centre
+        centre = self.vectors.centre_of_held() if record is None else record.entry.centre
         assert centre is not None
-        plan = self._enter(decided, self.vectors.freeze(centre), entry)
-        return Plan(decided, plan.fresh, plan.entering, Entry(plan.entry.parents, plan.entry.weights, centre))
+        plan = self._enter(self.vectors.freeze(centre), record)
+        return replace(plan, entry=Entry(plan.entry.parents, plan.entry.weights, centre))
 
-    def _enter(self, decided: Decided, fresh: TokenRows, entry: Entry | None) -> Plan:
-        entering = self._waiting.then(decided)
-        rows = self.vectors.remember(fresh).at(entering.positions)
-        if entry is None:
+    def _enter(self, fresh: TokenRows, record: StepRecord | TailRecord | None = None) -> Plan:
+        known = self.vectors.remember(fresh)
+        settled = self.decider.settle(known, record)
+        entering = self._waiting.then(settled.decided)
+        rows = known.at(entering.positions)
+        if record is None:
             entry = self._find_links(rows)
-        elif len(entry.parents) != len(entering):
-            raise CorruptLog(f"expected links of {len(entering)} bookmarks, got {len(entry.parents)}")
+        elif len(record.entry.parents) != len(entering):
+            raise CorruptLog(f"expected links of {len(entering)} bookmarks, got {len(record.entry.parents)}")
         else:
+            entry = record.entry
             self._index(rows)
-        return Plan(decided, fresh, entering, entry)
+        return Plan(settled.decided, fresh, entering, entry, settled.measured)
 
     def _find_links(self, rows: TokenRows) -> Entry:
         """Links of the next bookmarks, which are put into the indexes on the way."""
@@ -256,8 +255,8 @@ def append_to_trail(trail: Trail, fresh: TokenRows) -> None:
 
 
 def _shard_folder(shards: Path, stream: int, search: types_pb2.SearchSpec) -> Path | None:
-    """Where a stream's full HNSW shards are saved; streams share no folder, since a shard's name says no stream."""
-    if search.finder != types_pb2.FINDER_KIND_HNSW:
+    """Where a stream's full shards are saved; streams share no folder, since a shard's name says no stream."""
+    if search.finder not in (types_pb2.FINDER_KIND_HNSW, types_pb2.FINDER_KIND_FAISS):
         return None
     folder = shards / str(stream)
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step) -> t
     with core.lock:
         core.require_attached(attachment, step.epoch)
         repeated = 1 <= step.seq <= attachment.applied_seq
-    tokens = None if repeated else decode_step(step, core.spec, core.state.policy.signals, core.limits)
+    tokens = None if repeated else _decode(core, step)
     with core.lock:
         core.require_attached(attachment, step.epoch)
         if tokens is None:
@@ -30,6 +30,11 @@ def apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step) -> t
         else:
             pending = _apply(core, attachment, step, tokens)
         return attachment.view.cut.bookmarks if attachment.view else len(core.state.graph), pending
+
+
+def _decode(core: SessionCore, step: memory_pb2.Step) -> TokenStep:
+    decider = core.state.decider
+    return decode_step(step, core.spec, decider.policy.signals, core.limits, needs_ids=decider.needs.ids)
 
 
 def _apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step, tokens: TokenStep) -> PendingRecall | None:

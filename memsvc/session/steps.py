@@ -26,6 +26,7 @@ NEIGHBOURS_MAX = 64
 
 FLOAT_TYPES = (types_pb2.ELEMENT_TYPE_FLOAT32, types_pb2.ELEMENT_TYPE_FLOAT16, types_pb2.ELEMENT_TYPE_BFLOAT16)
 
+_ZERO = "EMBEDDING_ZERO"
 _SIGNAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Places of integers in signed 64 bits, with room for arithmetic.
 _INTEGER_MAX = 1 << 62
@@ -60,12 +61,18 @@ class TokenStep:
 
 
 def decode_step(
-    step: memory_pb2.Step, spec: types_pb2.SessionSpec, signals: tuple[str, ...], limits: SessionLimits
+    step: memory_pb2.Step,
+    spec: types_pb2.SessionSpec,
+    signals: tuple[str, ...],
+    limits: SessionLimits,
+    *,
+    needs_ids: bool = False,
 ) -> TokenStep:
     """The tokens of a step.
 
     Args:
         signals: Names that the policy needs.
+        needs_ids: Whether it needs ids, too.
 
     Raises:
         MessageTooLarge, InvalidRequest, EmbeddingInvalid, LimitExceeded: As their names say; all name the field.
@@ -78,6 +85,10 @@ def decode_step(
     if len(step.ids) not in (0, 4 * step.count):
         raise InvalidRequest(
             f"expected ids of 0 or {4 * step.count} bytes for {step.count} tokens, got {len(step.ids)}"
+        )
+    if needs_ids and len(step.ids) != 4 * step.count:
+        raise InvalidRequest(
+            f"expected ids with each step, as the session's policy needs them, got none of {step.count}"
         )
     if step.first_position + step.count > limits.tokens_max:
         end = step.first_position + step.count
@@ -105,7 +116,13 @@ def _embeddings(step: memory_pb2.Step, spec: types_pb2.SessionSpec) -> dict[str,
     dims = {stream.name: stream.dims for stream in spec.fingerprint.streams}
     if set(step.embeddings) != set(dims):
         raise InvalidRequest(f"expected embeddings of streams {sorted(dims)}, got {sorted(step.embeddings)}")
-    return {name: _floats(f"embeddings[{name!r}]", step.embeddings[name], [step.count, dims[name]]) for name in dims}
+    rows = {name: _floats(f"embeddings[{name!r}]", step.embeddings[name], [step.count, dims[name]]) for name in dims}
+    for name, own in rows.items():
+        # Nothing resembles a zero vector: it means that something went wrong where it was made.
+        if len(zero := np.flatnonzero(~own.any(axis=1))):
+            place = f"embeddings[{name!r}]"
+            raise EmbeddingInvalid(f"expected {place} of a length above 0, got 0 at {zero[:1].tolist()}", reason=_ZERO)
+    return rows
 
 
 def _signals(step: memory_pb2.Step, needed: tuple[str, ...]) -> dict[str, Float32Array]:

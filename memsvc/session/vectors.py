@@ -1,8 +1,8 @@
 """From embeddings as they came to lattice vectors, and the newest of them.
 
     before centring     all tokens are held as they came
-    at centring         the centre of each stream is the mean of the first `centring_tokens` held, or of all if fewer;
-                        everything held is converted
+    at centring         the centre of each stream is the mean of the first `centring_tokens` held, or of all if fewer,
+                        with what else the metric's scorer freezes; everything held is converted
     after               tokens are converted as they come
 
 Invariant: a token's lattice vector depends on its embedding and the centre alone, so not on how tokens were split.
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memsvc.lattice import Float64Array, centre_of, to_lattice
+from memsvc.lattice import Float64Array
 from memsvc.policy import LOOKBACK_TOKENS
+from memsvc.scoring import CosineScorer, Scorer
 from memsvc.shards.base import Float32Array, Int16Array, Int64Array
 
 # A decision may name a token this far back of the newest one fed, the newest one included.
@@ -67,18 +68,20 @@ class Vectors:
     Args:
         dims: Of each stream, by name.
         centring_tokens: Tokens whose mean is the centre.
+        scorer: Of the session's metric; cosine if None.
 
     Attributes:
         dims: As given.
-        centre: By stream, float64 [dims]; None before centring.
+        centre: By stream, what the scorer froze, float64; None before centring.
         recent: The newest RECENT_TOKENS tokens; none before centring.
     """
 
-    def __init__(self, dims: Mapping[str, int], centring_tokens: int) -> None:
+    def __init__(self, dims: Mapping[str, int], centring_tokens: int, scorer: Scorer | None = None) -> None:
         self.centre: Centre | None = None
         self.recent = _none_of(dims)
         self.dims = dict(dims)
         self._centring_tokens = centring_tokens
+        self._scorer = scorer or CosineScorer()
         self._held: list[tuple[Int64Array, Mapping[str, Float32Array]]] = []
 
     @property
@@ -99,19 +102,19 @@ class Vectors:
 
     def centre_of_held(self) -> Centre:
         """The centre that what is held gives; at least one token is."""
-        return {name: centre_of(self._held_rows(name)[: self._centring_tokens]) for name in self.dims}
+        return {name: self._scorer.freeze(self._held_rows(name)[: self._centring_tokens]) for name in self.dims}
 
     def freeze(self, centre: Centre) -> TokenRows:
         """Fixes the centre; returns the vectors of everything that was held."""
         positions = np.concatenate([own for own, _ in self._held])
-        rows = {name: to_lattice(self._held_rows(name), centre[name]) for name in self.dims}
+        rows = {name: self._scorer.to_lattice(self._held_rows(name), centre[name]) for name in self.dims}
         self.centre, self._held = centre, []
         return TokenRows(positions, rows)
 
     def convert(self, first_position: int, embeddings: Mapping[str, Float32Array]) -> TokenRows:
         """Vectors of tokens, [n, dims] by stream; after centring only."""
         assert self.centre is not None
-        rows = {name: to_lattice(embeddings[name], own) for name, own in self.centre.items()}
+        rows = {name: self._scorer.to_lattice(embeddings[name], own) for name, own in self.centre.items()}
         count = len(next(iter(rows.values())))
         return TokenRows(np.arange(first_position, first_position + count), rows)
 

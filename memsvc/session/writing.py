@@ -46,7 +46,7 @@ def write_step(
     with failing:
         plan = state.plan_step(step, message.HasField("recall"))
         kept = state.kept_of(step, plan)
-        record = StepRecord(message.attachment, message.seq, step, plan.decided, kept, plan.entry)
+        record = StepRecord(message.attachment, message.seq, step, plan.decided, kept, plan.entry, plan.measured)
         files.append(RecordKind.STEP, message.epoch, pack_step(record))
         state.commit_step(step, plan)
 
@@ -155,7 +155,7 @@ def write_tail(
         return
     with failing:
         plan = state.plan_tail()
-        files.append(RecordKind.TAIL, epoch, pack_tail(TailRecord(tail, plan.entry)))
+        files.append(RecordKind.TAIL, epoch, pack_tail(TailRecord(tail, plan.entry, plan.measured)))
         state.commit_tail(tail, plan)
 
 

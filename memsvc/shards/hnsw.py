@@ -3,23 +3,20 @@
 Invariants:
     The same bookmarks in the same order give the same graph: one thread, a fixed seed, no deletes.
     Dot products of what is found are exact; only which bookmarks are found is approximate.
-    A saved shard is read back only for the very bookmarks it was made of, and only if its bytes are as written:
-
-        hnsw-{first}-{BLAKE2b-128 of the int16 rows}-{CRC32C of the file}.bin       hnswlib's own format
+    A saved shard (see `memsvc.shards.files`) answers as the one that was saved.
 
 Concurrency: one lock around every call; hnswlib's search is not safe beside an add.
 """
 
 import hashlib
-import os
 import threading
 from pathlib import Path
 
-import google_crc32c
 import hnswlib
 import numpy as np
 
 from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, best, index_of, pack
+from memsvc.shards.files import store, stored
 
 # Links a node; width of the candidate list while inserting and, at least, while searching. Of 12,000 tokens of SmolLM2
 # (layer 6, 576 dimensions) these find 1.00 of the true 16 best, at 0.08 ms an insert and 0.12 ms a search on one core.
@@ -28,7 +25,6 @@ _SEED = 1
 _CAPACITY_MIN = 1024
 # Candidates of one query at most: past that, a graph is no longer a shortcut.
 _CANDIDATES_MAX = 4096
-_READ_BYTES = 1 << 20
 
 
 class HnswShard:
@@ -88,29 +84,19 @@ class HnswShard:
 
     def save(self, folder: Path) -> Path:
         """Write the shard to its file in `folder`, durably, in place of any other that begins at the same bookmark."""
-        stem = f"hnsw-{self._first}-{self._digest.hexdigest()}"
         with self._lock:
-            self._graph.save_index(str(unnamed := folder / f"{stem}.tmp"))
-        with unnamed.open("rb") as file:
-            os.fsync(file.fileno())
-        path = unnamed.rename(folder / f"{stem}-{_crc32c(unnamed):08x}.bin")
-        for other in set(folder.glob(f"hnsw-{self._first}-*")) - {path}:
-            other.unlink()
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-        return path
+            return store(folder, "hnsw", self._first, self._digest.hexdigest(), self._graph.save_index)
 
     @classmethod
     def load(cls, folder: Path, first: int, rows: Int16Array) -> "HnswShard | None":
         """The saved shard of exactly these bookmarks, [n, dims]; None if there is none or its bytes are damaged."""
         shard = cls(rows.shape[1], first)
         shard._digest.update(rows.tobytes())
-        for path in folder.glob(f"hnsw-{first}-{shard._digest.hexdigest()}-*.bin"):
-            if path.name.endswith(f"-{_crc32c(path):08x}.bin"):
-                shard._graph.load_index(str(path))
-                return shard
-        return None
+        path = stored(folder, "hnsw", first, shard._digest.hexdigest())
+        if path is None:
+            return None
+        shard._graph.load_index(str(path))
+        return shard
 
     def _nearest(self, queries: Int16Array, count: int) -> Int64Array:
         """Keys of the likely best `count` bookmarks, [m, count], or of fewer where the graph does not reach so many."""
@@ -125,11 +111,3 @@ class HnswShard:
                     if count == 1:
                         raise
                     count //= 2
-
-
-def _crc32c(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            crc = google_crc32c.extend(crc, piece)
-    return crc

@@ -1,17 +1,18 @@
 """All bookmarks of one stream: what finds their links and the blocks that tokens vote for.
 
-    bookmarks   [0, sealed)                    [sealed, len)
-    finder      HNSW shards of 262,144         flat, exact
-                the last one growing
+    bookmarks   [0, sealed)                              [sealed, len)
+    finder      shards of 262,144 of the spec's kind     flat, exact
+                (HNSW, FAISS, walk, dictionary), the
+                last one growing
 
-With the flat finder `sealed` is 0. With HNSW, a search on behalf of bookmark n first seals up to
+With the flat finder `sealed` is 0. With another, a search on behalf of bookmark n first seals up to
 
     sealed(n) = the largest multiple of 256 that is at most n - 4096
 
 Invariants:
     Results of the flat finder are exact: the same for any split of the bookmarks into adds, and of queries into calls.
-    Links found with HNSW do not depend on the split either, since sealed(n) is a function of n alone. Blocks found with
-    HNSW may: a token can be searched for when a few more bookmarks are sealed.
+    Links do not depend on the split with any finder, since sealed(n) is a function of n alone. Blocks may with one that
+    is not exact: a token can be searched for when a few more bookmarks are sealed.
     An index is only ever extended; to go back is to replay into a new one, which reads saved shards of equal content.
 
 Concurrency: none of its own; the session calls it under its lock.
@@ -23,19 +24,19 @@ from pathlib import Path
 import numpy as np
 
 from memsvc.lattice import SCALE, similarities
-from memsvc.shards.base import NOTHING, BlockHits, Hits, Int16Array, Int64Array, best, dot_of, index_of, shifted
+from memsvc.shards.base import NOTHING, BlockHits, Hits, Int16Array, Int64Array, Shard, best, dot_of, index_of, shifted
 from memsvc.shards.flat import FlatShard
-from memsvc.shards.hnsw import HnswShard
 from memsvc.shards.scan import best_of_matrix
+from memsvc.shards.sealed import SavableShard, sealed_kind
 from protos.memsvc.v1 import types_pb2 as wire
 
 # Bookmarks that are sealed at once, and searched for at once.
 _SEAL_ROWS = 256
 # The newest bookmarks, which stay exact; also the most that one `best_earlier` may ask for.
 TAIL_ROWS = 4096
-# Bookmarks of a full HNSW shard.
+# Bookmarks of a full sealed shard.
 _SHARD_ROWS = 262_144
-# Candidates from HNSW for each block wanted: neighbouring tokens share blocks.
+# Candidates from a sealed shard for each block wanted: neighbouring tokens share blocks.
 _CANDIDATES_PER_BLOCK = 8
 
 
@@ -45,12 +46,16 @@ class StreamIndex:
     Args:
         dims: Dimensions of a vector.
         spec: Which finder, and the least similarity of a link.
-        folder: Where full HNSW shards are saved and looked for; nowhere if None.
+        folder: Where full shards are saved and looked for, if their kind has files; nowhere if None.
+
+    Raises:
+        InvalidRequest: The finder is unknown, or this installation lacks it.
     """
 
     def __init__(self, dims: int, spec: wire.SearchSpec, folder: Path | None = None) -> None:
         self._tail = FlatShard(dims)
-        self._sealed: list[HnswShard] | None = [] if spec.finder == wire.FINDER_KIND_HNSW else None
+        self._kind = sealed_kind(spec.finder)
+        self._sealed: list[Shard] = []
         self._link_dot_min = math.ceil(spec.link_similarity_min * SCALE**2)
         self._folder = folder
 
@@ -72,14 +77,14 @@ class StreamIndex:
         assert first_index <= len(self)
         assert len(queries) <= TAIL_ROWS
         keys = np.full((len(queries), k), NOTHING)
-        # HNSW: cut where `sealed` may change.
-        start = 0 if self._sealed is None else -(first_index % _SEAL_ROWS)
+        # Cut where `sealed` may change.
+        start = 0 if self._kind is None else -(first_index % _SEAL_ROWS)
         for offset in range(start, len(queries), _SEAL_ROWS):
             own = slice(max(offset, 0), min(offset + _SEAL_ROWS, len(queries)))
             self._seal_for(first_index + own.start)
             found = [self._tail.search(queries[own], k, first_index, self._link_dot_min).keys]
             found.append(self._best_in_batch(queries, first_index, own, k))
-            for shard in self._sealed or ():
+            for shard in self._sealed:
                 hits = shard.search(queries[own], k)
                 found.append(np.where(hits.dot >= self._link_dot_min, hits.keys, NOTHING))
             keys[own] = best(np.concatenate(found, axis=1), k)
@@ -117,9 +122,10 @@ class StreamIndex:
     def status(self) -> str:
         """How bookmarks are found now, in words."""
         exact = f"{len(self._tail)} bookmarks compared exactly"
-        if self._sealed is None:
+        if self._kind is None:
             return f"flat: {exact}"
-        return f"hnsw: {self._tail.first} bookmarks in {len(self._sealed)} graphs, {exact}"
+        sealed = f"{self._tail.first} bookmarks in {len(self._sealed)} {self._kind.noun}"
+        return f"{self._kind.name}: {sealed}, {exact}"
 
     def _best_in_batch(self, queries: Int16Array, first_index: int, own: slice, k: int) -> Int64Array:
         """Keys of the links to bookmarks of the same batch, int64 [own, k]."""
@@ -145,7 +151,7 @@ class StreamIndex:
         """Keys of the best distinct blocks in both parts, given those of the exact part, [m, k]."""
         candidates = _CANDIDATES_PER_BLOCK * keys.shape[1]
         while True:
-            hits = [shard.search(queries, candidates, int(ends.max())).keys for shard in self._sealed or ()]
+            hits = [shard.search(queries, candidates, int(ends.max())).keys for shard in self._sealed]
             found = np.concatenate(hits, axis=1)
             index = index_of(found)
             found = np.where((index >= first) & (index < ends[:, None]), found, NOTHING)
@@ -156,24 +162,27 @@ class StreamIndex:
             candidates *= 2
 
     def _seal_for(self, count: int) -> None:
-        """Move what a search on behalf of bookmark `count` expects to be sealed from the exact part into HNSW."""
-        if self._sealed is None:
+        """Move what a search on behalf of bookmark `count` expects to be sealed out of the exact part."""
+        if self._kind is None:
             return
         target = (count - TAIL_ROWS) // _SEAL_ROWS * _SEAL_ROWS
         while (first := self._tail.first) < target:
             if not self._sealed or len(self._sealed[-1]) == _SHARD_ROWS:
-                self._sealed.append(self._saved_shard(first, target) or HnswShard(self._tail.dims, first))
+                saved = self._saved_shard(first, target)
+                self._sealed.append(self._kind.make(self._tail.dims, first) if saved is None else saved)
             shard = self._sealed[-1]
             if len(shard) < _SHARD_ROWS:
                 shard.add(self._tail.rows(first, first + _SEAL_ROWS))
-                if len(shard) == _SHARD_ROWS and self._folder is not None:
+                full = len(shard) == _SHARD_ROWS
+                if full and self._folder is not None and isinstance(shard, SavableShard):
                     shard.save(self._folder)
             self._tail.drop_before(shard.first + len(shard))
 
-    def _saved_shard(self, first: int, target: int) -> HnswShard | None:
-        if self._folder is None or target - first < _SHARD_ROWS:
+    def _saved_shard(self, first: int, target: int) -> Shard | None:
+        load = self._kind.load if self._kind is not None else None
+        if load is None or self._folder is None or target - first < _SHARD_ROWS:
             return None
-        return HnswShard.load(self._folder, first, self._tail.rows(first, first + _SHARD_ROWS))
+        return load(self._folder, first, self._tail.rows(first, first + _SHARD_ROWS))
 
 
 def _best_distinct(keys: Int64Array, block_of: Int64Array, k: int) -> Int64Array:

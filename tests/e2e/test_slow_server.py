@@ -28,8 +28,30 @@ def test_reading_waits_for_a_slow_server_within_its_outbox(data: Path) -> None:
         assert client.get_session("slow").tokens == len(ids)
 
 
+def test_a_prompt_waits_for_what_was_read_before_it(data: Path) -> None:
+    """Proves that a prompt right after a text gets its recall from a slow server that still has much to take."""
+    model, ids = tiny_model("llama"), random_ids(2000, seed=76)
+    settings = dataclasses.replace(SMALL, recall=dataclasses.replace(SMALL.recall, timeout_s=1.0))
+    with (
+        ServerProcess(data) as server,
+        attach(model, server.address, settings) as attached,
+        attached.temporary_writer("prompted") as reader,
+        slowed(server.pid, 0.05),
+    ):
+        reader.read(ids)
+        assert reader.memory is not None
+        assert reader.memory.stats.outbox_bytes
+        reader.prompt(random_ids(40, seed=77))
+        assert reader.degraded == ()
+        assert reader.recalls is not None
+        assert reader.recalls.prompted is not None
+
+
 def test_decoding_goes_on_beside_a_stopped_server_and_records_the_gap(data: Path) -> None:
-    """Proves that a step never waits for room, and that what was dropped is a gap the session shows later."""
+    """Proves that a step never waits for room, and that what was dropped is a gap the session shows later.
+
+    Nor does such a gap in the window of a tail keep anyone from opening it: its tokens are not attended to.
+    """
     model, ids = tiny_model("llama"), random_ids(640, seed=72)
     settings = dataclasses.replace(SMALL, recall=dataclasses.replace(SMALL.recall, timeout_s=0.2))
     # Room for a few dozen decode steps and no block.
@@ -50,21 +72,32 @@ def test_decoding_goes_on_beside_a_stopped_server_and_records_the_gap(data: Path
         assert sum(gap.count for gap in info.token_gaps) > 0
         assert sum(gap.count for gap in info.block_gaps) > 0
         assert info.tail_position == len(ids) + 149
+        with attach(model, client, SMALL) as attached, attached.view("decoded") as reader:
+            assert reader.position == len(ids) + 149
+            reader.prompt(random_ids(40, seed=73))
+            assert any("blocks of the window are missing" in why for why in reader.degraded)
 
 
 def test_a_lost_server_leaves_the_window_and_says_so(data: Path) -> None:
-    """Proves that a model worker never fails because memory failed, and that its answer is marked as degraded."""
+    """Proves that a model worker never fails because memory failed, and that its answer is marked as degraded.
+
+    A view's and a new text's, whose temporary session nobody can delete any more.
+    """
     model, ids, question = tiny_model("llama"), random_ids(600, seed=74), random_ids(40, seed=75)
     server = ServerProcess(data)
     server.start()
     with attach(model, server.address, SMALL) as attached:
         with attached.writer("lost") as reader:
             reader.read(ids)
-        with attached.view("lost") as reader:
+        with attached.temporary_writer("passing") as passing, attached.view("lost") as reader:
+            passing.read(ids)
             server.kill()
             reader.prompt(question)
             said = list(greedy(attached.passes, reader, 8, frozenset()))
             assert reader.degraded
+            passing.prompt(question)
+            assert list(greedy(attached.passes, passing, 8, frozenset())) == said
+            assert passing.degraded
     with attach(model, NO_MEMORY, SMALL) as attached:
         reader = attached.without_memory()
         reader.read(ids)

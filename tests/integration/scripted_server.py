@@ -5,6 +5,7 @@ It keeps one session whose state outlives `stop` and `start`, as a folder would.
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Script:
     damaged_slots: set[int] = field(default_factory=set)
     damaged_pieces: set[int] = field(default_factory=set)
     resume_refusal: tuple[int, str] | None = None
+    # How long a resumed session takes to open: a long log is replayed.
+    replay_s: float = 0.0
     tail: session_pb2.Tail | None = None
 
 
@@ -80,6 +83,8 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
         self.applied_seq = 0
         self.position = 0
         self.half_closed = 0
+        # Attachments that were opened since the start.
+        self._known: set[str] = set()
         self._held: list[memory_pb2.AttachResponse] = []
         self._outs: list[queue.Queue[Any]] = []
         self.arena: memory_pb2.Arena | None = None
@@ -99,6 +104,7 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
         if self._server is not None:
             with self.changed:
                 outs, self._outs = self._outs, []
+                self._known.clear()
             for out in outs:
                 out.put(BREAK)
             self._server.stop(None).wait()
@@ -198,6 +204,10 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
             again = any(one.attachment == request.attachment for one in self.opened)
             self.opened.append(request)
             self.changed.notify_all()
+        if again:
+            time.sleep(self.script.replay_s)
+        with self.changed:
+            self._known.add(request.attachment)
         if again and self.script.resume_refusal is not None:
             context.abort_with_status(refusal(*self.script.resume_refusal, "expected x, got y"))
         info = types_pb2.SessionInfo(name=request.session)
@@ -214,6 +224,9 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
 
     def SaveTail(self, request: session_pb2.SaveTailRequest, context: Any) -> session_pb2.SaveTailResponse:
         with self.changed:
+            if request.attachment not in self._known:
+                unknown = refusal(code_pb2.NOT_FOUND, "ATTACHMENT_NOT_FOUND", "expected an attachment, got another")
+                context.abort_with_status(unknown)
             self.tails.append(request.tail)
         return session_pb2.SaveTailResponse()
 
@@ -222,6 +235,7 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
     ) -> session_pb2.CloseAttachmentResponse:
         with self.changed:
             self.closed.append(request.attachment)
+            self.changed.notify_all()
         return session_pb2.CloseAttachmentResponse()
 
 

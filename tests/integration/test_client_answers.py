@@ -1,6 +1,7 @@
 """What the server says back: recalls, faults, blocks, checksums. Against a scripted scripted."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,27 @@ def test_after_a_late_recall_nobody_waits_until_the_server_speaks_again(scripted
         # The server speaks again with the first ack; the third answer may come after it.
         settle(session, 192)
         assert session.recall(3, LONG_S) is not None
+
+
+def test_settling_waits_for_acknowledgements_and_not_for_a_server_that_gives_none(scripted: ScriptedServer) -> None:
+    """Proves that it returns with the last ack, and that once none comes in time nobody waits any more."""
+    scripted.script.acking = False
+    with MemoryClient(scripted.address, settings()) as client, ThreadPoolExecutor(1) as pool:
+        session = writer(client)
+        session.append(record(0), wait=True)
+        settling = pool.submit(session.settle, LONG_S)
+        scripted.wait_for(lambda: len(scripted.steps) == 1)
+        assert not settling.done()
+        scripted.release_acks()
+        settling.result(LONG_S)
+        assert session.stats.outbox_bytes == 0
+        scripted.script.acking = False
+        seq = session.append(record(64, ask=ASK), wait=True)
+        assert seq is not None
+        session.settle(0.05)
+        began = time.monotonic()
+        assert session.recall(seq, LONG_S) is None
+        assert time.monotonic() - began < LONG_S / 2
 
 
 def test_a_step_that_is_refused_ends_its_session_and_no_other(scripted: ScriptedServer) -> None:

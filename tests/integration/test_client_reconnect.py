@@ -1,6 +1,7 @@
 """Connections that break, drain, change or never were. Against a scripted scripted."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -9,8 +10,19 @@ from google.rpc import code_pb2
 
 from attn_client.errors import MemoryProtocol, MemoryRefused, MemoryUnavailable
 from attn_client.memory import MemoryClient
+from attn_client.memory.tails import RETRY_PAUSE_S
 from protos.memsvc.v1 import types_pb2
-from tests.integration.client_records import ASK, LONG_S, block_of, record, settings, settle, until_lost, writer
+from tests.integration.client_records import (
+    ASK,
+    LONG_S,
+    block_of,
+    record,
+    settings,
+    settle,
+    until_empty,
+    until_lost,
+    writer,
+)
 from tests.integration.scripted_server import ScriptedServer
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -34,6 +46,26 @@ def test_a_broken_stream_sends_again_what_was_not_applied_and_nothing_else(scrip
         assert session.degraded_reasons == ()
 
 
+def test_a_recall_that_a_broken_stream_took_along_is_not_waited_for(scripted: ScriptedServer) -> None:
+    """Proves that an answer to an applied step, which nobody will send again, is given up with its connection."""
+    scripted.script.recalling = False
+    with MemoryClient(scripted.address, settings()) as client:
+        session = writer(client)
+        seq = session.append(record(0, ask=ASK), wait=True)
+        assert seq is not None
+        until_empty(session)
+        scripted.script.recalling = True
+        scripted.break_streams()
+        scripted.wait_for(lambda: len(scripted.opened) == 2)
+        settle(session, 64)
+        began = time.monotonic()
+        assert session.recall(seq, LONG_S) is None
+        assert time.monotonic() - began < LONG_S / 2
+        second = session.append(record(64, ask=ASK), wait=True)
+        assert second is not None
+        assert session.recall(second, LONG_S) is not None
+
+
 def test_a_server_that_is_away_loses_nothing_that_fits_the_outbox(scripted: ScriptedServer) -> None:
     """Proves that appends and puts go on while there is no server, and all of it arrives after its start."""
     with MemoryClient(scripted.address, settings()) as client:
@@ -50,6 +82,18 @@ def test_a_server_that_is_away_loses_nothing_that_fits_the_outbox(scripted: Scri
         assert [step.seq for step in scripted.steps] == [1, 2, 3, 4, 5]
         assert scripted.blocks == {block: block_of(block).tobytes() for block in range(1, 5)}
         assert session.degraded_reasons == ()
+
+
+def test_a_session_closed_while_it_is_resumed_does_not_stay_open(scripted: ScriptedServer) -> None:
+    """Proves that a server that resumes a session after its close was told is told again."""
+    scripted.script.replay_s = 0.2
+    with MemoryClient(scripted.address, settings()) as client:
+        session = writer(client)
+        scripted.break_streams()
+        scripted.wait_for(lambda: len(scripted.opened) == 2)
+        session.close()
+        # Once by the close itself, which may have come too early, and once after the session was resumed.
+        scripted.wait_for(lambda: len(scripted.closed) == 2)
 
 
 def test_a_draining_server_gets_no_new_step_and_loses_none(scripted: ScriptedServer) -> None:
@@ -69,6 +113,40 @@ def test_a_draining_server_gets_no_new_step_and_loses_none(scripted: ScriptedSer
         settle(session, 128)
         assert [step.seq for step in scripted.steps] == [1, 2]
         assert len(scripted.opened) == 2
+
+
+def test_a_tail_outlives_a_restart_whose_replay_takes_long(scripted: ScriptedServer) -> None:
+    """Proves that a tail waits until its session is resumed: before that the restarted server does not know it."""
+    with MemoryClient(scripted.address, settings()) as client:
+        session = writer(client)
+        session.append(record(0), wait=True)
+        settle(session, 64)
+        scripted.stop()
+        scripted.script.replay_s = 2 * RETRY_PAUSE_S
+        with ThreadPoolExecutor(1) as pool:
+            saving = pool.submit(settle, session, 64)
+            scripted.start()
+            saving.result(LONG_S)
+        assert [tail.position for tail in scripted.tails] == [64, 64]
+
+
+def test_a_draining_server_still_gets_the_blocks_that_its_recalls_wait_for(scripted: ScriptedServer) -> None:
+    """Proves that a recall is awaited before leaving: otherwise server and client wait for each other until the end."""
+    scripted.script.recalling = False
+    with MemoryClient(scripted.address, settings()) as client:
+        session = writer(client)
+        seq = session.append(record(0, ask=ASK), wait=True)
+        assert seq is not None
+        until_empty(session)
+        scripted.say(drain={"grace_ms": 60_000})
+        with client._link.changed:
+            assert client._link.changed.wait_for(lambda: client._link.draining or not client._link.up, LONG_S)
+        session.put_block(0, block_of(0), wait=True)
+        scripted.wait_for(lambda: 0 in scripted.blocks)
+        assert scripted.half_closed == 0
+        scripted.say(recall={"attachment": scripted.steps[0].attachment, "seq": 1, "asked_at_position": 63})
+        assert session.recall(seq, LONG_S) is not None
+        scripted.wait_for(lambda: scripted.half_closed == 1)
 
 
 def test_a_writer_that_was_replaced_reads_on_without_memory(scripted: ScriptedServer) -> None:
@@ -152,8 +230,6 @@ def test_a_server_of_another_version_is_told_at_once(scripted: ScriptedServer) -
 
 def test_a_grpc_server_of_another_kind_is_told_at_once(tmp_path: Path) -> None:
     """Proves that an address where somebody else answers is MemoryProtocol."""
-    from concurrent.futures import ThreadPoolExecutor
-
     other = grpc.server(ThreadPoolExecutor(2))
     other.add_insecure_port(f"unix://{tmp_path}/other.sock")
     other.start()

@@ -255,6 +255,26 @@ def test_a_client_closes_beside_a_stopped_server(tmp_path: Path, connected: bool
                 client.list_sessions()
 
 
+@pytest.mark.parametrize("known_not_to_answer", [True, False])
+def test_a_session_closed_beside_a_stopped_server_is_free_once_that_goes_on(
+    tmp_path: Path, known_not_to_answer: bool
+) -> None:
+    """Proves that the server hears of the end when it can, so that others may write while the client is still there."""
+    with served(tmp_path) as server, MemoryClient(server.address, QUICK) as client:
+        session = _writer(client)
+        with _stopped(server.process.pid):
+            if known_not_to_answer:
+                seq = session.append(_record(0, ask=ASK), wait=True)
+                assert seq is not None
+                assert session.recall(seq, 0.1) is None
+            session.close()
+        deadline = time.monotonic() + LONG_S
+        while client.get_session("notes").writer and time.monotonic() < deadline:
+            pass
+        assert client.get_session("notes").writer == ""
+        _writer(client).close()
+
+
 def test_a_server_that_is_gone_for_good_never_stops_the_decode_loop(tmp_path: Path) -> None:
     """Proves that with the server dead and not coming back, steps drop, recalls are None at once, and both are told."""
     settings = ClientSettings(reconnect_max_s=0.1, outbox_bytes_max=1 << 16, arena_bytes=0, stall_timeout_s=0.3)

@@ -119,7 +119,7 @@ def test_any_number_of_splits_is_within_bound(
     multiprocessors: int, queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proves the merge of splits, from one split to one an entry, with splits that have nothing to read."""
-    monkeypatch.setattr(launch, "_multiprocessors", lambda device: multiprocessors)
+    monkeypatch.setattr(launch, "multiprocessors", lambda device: multiprocessors)
     made = request(Layout(queries=queries, rows=((64, 64, 64, 64, 64, 64, 64, 64, 10), (64, 2))), torch.bfloat16)
     assert_within_bound(run(made), made)
 

@@ -1,5 +1,6 @@
-"""The fused forward pass, in Triton. The only package that imports it."""
+"""The fused forward pass and the attention that keys receive, in Triton."""
 
 from attn_kernels.forward.launch import attend
+from attn_kernels.forward.mass import received
 
-__all__ = ["attend"]
+__all__ = ["attend", "received"]

@@ -40,18 +40,32 @@ _CHUNK = {
     128: Tiling(64, 4, 3, 2, turn_ahead=True),
     256: Tiling(64, 8, 1, 1, turn_ahead=True),
 }
+# Where there are queries enough to fill the device with large tiles, as in training.
+_LONG = {64: Tiling(128, 4, 3, 1, turn_ahead=True), 128: Tiling(128, 8, 3, 1, turn_ahead=True), 256: _CHUNK[256]}
 # float32 products run without matrix units and need the registers: small tiles.
 _DECODE_FLOAT32 = Tiling(DECODE_ROWS, 4, 1, 2)
 _CHUNK_FLOAT32 = Tiling(32, 8, 1, 1)
+# Large tiles from so many programs for each multiprocessor on.
+_LONG_PROGRAMS = 2
 # One program merges all splits of a row: up to 128 KiB at once, in registers.
 _SPLITS_MAX = 128
+# Splits tried where there are several waves; each writes a partial result.
+_SPLITS_OF_WAVES = 8
+# Share of the time that must be left.
+_WORTH_SPLITTING = 0.95
 
 
-def tiling_for(rows: int, head_dim: int, element_bytes: int) -> Tiling:
-    """Configuration for tiles over `rows` rows (queries times heads that share a KV head)."""
+def tiling_for(rows: int, head_dim: int, element_bytes: int, pairs: int, multiprocessors: int) -> Tiling:
+    """Configuration for tiles over `rows` rows (queries times heads that share a KV head) of each of `pairs`.
+
+    A pair is one KV head of one row of the batch.
+    """
     decode = rows <= DECODE_ROWS
     if element_bytes == 4:
         return _DECODE_FLOAT32 if decode else _CHUNK_FLOAT32
+    long = _LONG[head_dim]
+    if rows // long.rows * pairs >= _LONG_PROGRAMS * multiprocessors:
+        return long
     return (_DECODE if decode else _CHUNK)[head_dim]
 
 
@@ -61,5 +75,16 @@ def turns_ahead(tiling: Tiling, tiles: int) -> bool:
 
 
 def splits_for(tiling: Tiling, programs: int, entries: int, multiprocessors: int) -> int:
-    """How many splits fill the device when `programs` tiles are there already; at most one an entry."""
-    return max(1, min(entries, _SPLITS_MAX, tiling.programs * multiprocessors // programs))
+    """How many splits fill the device when `programs` tiles are there already; at most one an entry.
+
+    Where tiles alone come to a few waves of programs, splitting them makes the last wave fuller.
+    """
+    slots = tiling.programs * multiprocessors
+    most = max(1, min(entries, _SPLITS_MAX))
+    filling = min(most, max(1, slots // programs))
+
+    def waves_each(splits: int) -> float:
+        return -(-programs * splits // slots) / splits
+
+    best = min(range(1, min(most, _SPLITS_OF_WAVES) + 1), key=waves_each)
+    return best if waves_each(best) < _WORTH_SPLITTING * waves_each(filling) else filling

@@ -302,11 +302,11 @@ class Step(_message.Message):
     """Tokens before first_position that were dropped on purpose: a recorded gap."""
     @_builtins.property
     def embeddings(self) -> _containers.MessageMap[_builtins.str, _types_pb2.Tensor]:
-        """By stream name, [count, dims]; every stream of the session; finite."""
+        """By stream name, [count, dims]; every stream of the session; finite, no row zero."""
 
     @_builtins.property
     def signals(self) -> _containers.MessageMap[_builtins.str, _types_pb2.Tensor]:
-        """By signal name, float32 [count]; finite. SURPRISAL needs "surprisal" (nats)."""
+        """By signal name, float32 [count]; finite. SURPRISAL needs "surprisal" (nats), ATTENTION "attention_mass"."""
 
     @_builtins.property
     def resident(self) -> _types_pb2.Range:

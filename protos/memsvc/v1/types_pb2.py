@@ -24,21 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/memsvc/v1/types.proto\x12\x10protos.memsvc.v1\"S\n\x06Tensor\x12,\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1d.protos.memsvc.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"%\n\x05Range\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"8\n\nStreamSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"\xd2\x02\n\x0b\x46ingerprint\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttokenizer\x18\x02 \x01(\t\x12\x15\n\rmemory_layers\x18\x03 \x03(\r\x12,\n\x05\x64type\x18\x04 \x01(\x0e\x32\x1d.protos.memsvc.v1.ElementType\x12\x0c\n\x04rope\x18\x05 \x01(\t\x12\x13\n\x0bsink_tokens\x18\x06 \x01(\r\x12\x15\n\rwindow_tokens\x18\x07 \x01(\r\x12\x14\n\x0c\x63hunk_tokens\x18\x08 \x01(\r\x12\x15\n\rbudget_blocks\x18\t \x01(\r\x12\x13\n\x0bprobe_layer\x18\n \x01(\r\x12-\n\x07streams\x18\x0b \x03(\x0b\x32\x1c.protos.memsvc.v1.StreamSpec\x12\x13\n\x0b\x62lock_bytes\x18\x0c \x01(\r\x12\x1c\n\x14recall_while_reading\x18\r \x01(\x08\"`\n\nPolicySpec\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.protos.memsvc.v1.PolicyKind\x12\x10\n\x08\x63overage\x18\x02 \x01(\x02\x12\x14\n\x0c\x65very_tokens\x18\x03 \x01(\r\"\xc4\x01\n\nSearchSpec\x12,\n\x06\x66inder\x18\x01 \x01(\x0e\x32\x1c.protos.memsvc.v1.FinderKind\x12\x14\n\x0ctrail_blocks\x18\x02 \x01(\r\x12\x13\n\x0btrail_decay\x18\x03 \x01(\x02\x12\x14\n\x0ctrail_tokens\x18\x04 \x01(\r\x12\x11\n\tlinks_max\x18\x05 \x01(\r\x12\x1b\n\x13link_similarity_min\x18\x06 \x01(\x02\x12\x17\n\x0f\x63\x65ntring_tokens\x18\x07 \x01(\r\"\x9d\x01\n\x0bSessionSpec\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.Fingerprint\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.protos.memsvc.v1.PolicySpec\x12,\n\x06search\x18\x03 \x01(\x0b\x32\x1c.protos.memsvc.v1.SearchSpec\"\xf0\x02\n\x0bSessionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionSpec\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x15\n\rtail_position\x18\x04 \x01(\x04\x12\x11\n\tbookmarks\x18\x05 \x01(\x04\x12\x0e\n\x06\x63hains\x18\x06 \x01(\x04\x12\r\n\x05links\x18\x07 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x08 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\t \x01(\x04\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\x0e\n\x06writer\x18\x0b \x01(\t\x12+\n\ntoken_gaps\x18\x0c \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x12+\n\nblock_gaps\x18\r \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x12\x17\n\x0f\x63reated_unix_ms\x18\x0e \x01(\x03\x12\x15\n\rfinder_status\x18\x0f \x01(\t*\x93\x01\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x02\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x03\x12\x17\n\x13\x45LEMENT_TYPE_UINT32\x10\x04*V\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x01\x12\x13\n\x0f\x44URABILITY_SYNC\x10\x02*r\n\nPolicyKind\x12\x1b\n\x17POLICY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_KIND_EVERY\x10\x01\x12\x15\n\x11POLICY_KIND_FIXED\x10\x02\x12\x19\n\x15POLICY_KIND_SURPRISAL\x10\x03*U\n\nFinderKind\x12\x1b\n\x17\x46INDER_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46INDER_KIND_FLAT\x10\x01\x12\x14\n\x10\x46INDER_KIND_HNSW\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/memsvc/v1/types.proto\x12\x10protos.memsvc.v1\"S\n\x06Tensor\x12,\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1d.protos.memsvc.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"%\n\x05Range\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"8\n\nStreamSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64ims\x18\x02 \x01(\r\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"\xd2\x02\n\x0b\x46ingerprint\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\ttokenizer\x18\x02 \x01(\t\x12\x15\n\rmemory_layers\x18\x03 \x03(\r\x12,\n\x05\x64type\x18\x04 \x01(\x0e\x32\x1d.protos.memsvc.v1.ElementType\x12\x0c\n\x04rope\x18\x05 \x01(\t\x12\x13\n\x0bsink_tokens\x18\x06 \x01(\r\x12\x15\n\rwindow_tokens\x18\x07 \x01(\r\x12\x14\n\x0c\x63hunk_tokens\x18\x08 \x01(\r\x12\x15\n\rbudget_blocks\x18\t \x01(\r\x12\x13\n\x0bprobe_layer\x18\n \x01(\r\x12-\n\x07streams\x18\x0b \x03(\x0b\x32\x1c.protos.memsvc.v1.StreamSpec\x12\x13\n\x0b\x62lock_bytes\x18\x0c \x01(\r\x12\x1c\n\x14recall_while_reading\x18\r \x01(\x08\"J\n\x0cPolicyWeight\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.protos.memsvc.v1.PolicyKind\x12\x0e\n\x06weight\x18\x02 \x01(\x02\"\xad\x01\n\nPolicySpec\x12*\n\x04kind\x18\x01 \x01(\x0e\x32\x1c.protos.memsvc.v1.PolicyKind\x12\x10\n\x08\x63overage\x18\x02 \x01(\x02\x12\x14\n\x0c\x65very_tokens\x18\x03 \x01(\r\x12/\n\x07weights\x18\x04 \x03(\x0b\x32\x1e.protos.memsvc.v1.PolicyWeight\x12\x1a\n\x12\x63ompared_bookmarks\x18\x05 \x01(\r\"\xee\x01\n\nSearchSpec\x12,\n\x06\x66inder\x18\x01 \x01(\x0e\x32\x1c.protos.memsvc.v1.FinderKind\x12\x14\n\x0ctrail_blocks\x18\x02 \x01(\r\x12\x13\n\x0btrail_decay\x18\x03 \x01(\x02\x12\x14\n\x0ctrail_tokens\x18\x04 \x01(\r\x12\x11\n\tlinks_max\x18\x05 \x01(\r\x12\x1b\n\x13link_similarity_min\x18\x06 \x01(\x02\x12\x17\n\x0f\x63\x65ntring_tokens\x18\x07 \x01(\r\x12(\n\x06metric\x18\x08 \x01(\x0e\x32\x18.protos.memsvc.v1.Metric\"\x9d\x01\n\x0bSessionSpec\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.Fingerprint\x12,\n\x06policy\x18\x02 \x01(\x0b\x32\x1c.protos.memsvc.v1.PolicySpec\x12,\n\x06search\x18\x03 \x01(\x0b\x32\x1c.protos.memsvc.v1.SearchSpec\"\xf0\x02\n\x0bSessionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionSpec\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\x15\n\rtail_position\x18\x04 \x01(\x04\x12\x11\n\tbookmarks\x18\x05 \x01(\x04\x12\x0e\n\x06\x63hains\x18\x06 \x01(\x04\x12\r\n\x05links\x18\x07 \x01(\x04\x12\x0e\n\x06\x62locks\x18\x08 \x01(\x04\x12\x14\n\x0cstored_bytes\x18\t \x01(\x04\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\x0e\n\x06writer\x18\x0b \x01(\t\x12+\n\ntoken_gaps\x18\x0c \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x12+\n\nblock_gaps\x18\r \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x12\x17\n\x0f\x63reated_unix_ms\x18\x0e \x01(\x03\x12\x15\n\rfinder_status\x18\x0f \x01(\t*\x93\x01\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x02\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x03\x12\x17\n\x13\x45LEMENT_TYPE_UINT32\x10\x04*V\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44URABILITY_BUFFERED\x10\x01\x12\x13\n\x0f\x44URABILITY_SYNC\x10\x02*\xa8\x02\n\nPolicyKind\x12\x1b\n\x17POLICY_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11POLICY_KIND_EVERY\x10\x01\x12\x15\n\x11POLICY_KIND_FIXED\x10\x02\x12\x19\n\x15POLICY_KIND_SURPRISAL\x10\x03\x12\x19\n\x15POLICY_KIND_RELEVANCE\x10\x04\x12\x17\n\x13POLICY_KIND_NOVELTY\x10\x05\x12\x18\n\x14POLICY_KIND_DISTANCE\x10\x06\x12\x1b\n\x17POLICY_KIND_TOPIC_SHIFT\x10\x07\x12\x16\n\x12POLICY_KIND_RARITY\x10\x08\x12\x19\n\x15POLICY_KIND_ATTENTION\x10\t\x12\x16\n\x12POLICY_KIND_HYBRID\x10\n*\x9e\x01\n\nFinderKind\x12\x1b\n\x17\x46INDER_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46INDER_KIND_FLAT\x10\x01\x12\x14\n\x10\x46INDER_KIND_HNSW\x10\x02\x12\x15\n\x11\x46INDER_KIND_FAISS\x10\x03\x12\x14\n\x10\x46INDER_KIND_WALK\x10\x04\x12\x1a\n\x16\x46INDER_KIND_DICTIONARY\x10\x05*W\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x0e\n\nMETRIC_DOT\x10\x02\x12\x12\n\x0eMETRIC_PEARSON\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.memsvc.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ELEMENTTYPE']._serialized_start=1402
-  _globals['_ELEMENTTYPE']._serialized_end=1549
-  _globals['_DURABILITY']._serialized_start=1551
-  _globals['_DURABILITY']._serialized_end=1637
-  _globals['_POLICYKIND']._serialized_start=1639
-  _globals['_POLICYKIND']._serialized_end=1753
-  _globals['_FINDERKIND']._serialized_start=1755
-  _globals['_FINDERKIND']._serialized_end=1840
+  _globals['_ELEMENTTYPE']._serialized_start=1598
+  _globals['_ELEMENTTYPE']._serialized_end=1745
+  _globals['_DURABILITY']._serialized_start=1747
+  _globals['_DURABILITY']._serialized_end=1833
+  _globals['_POLICYKIND']._serialized_start=1836
+  _globals['_POLICYKIND']._serialized_end=2132
+  _globals['_FINDERKIND']._serialized_start=2135
+  _globals['_FINDERKIND']._serialized_end=2293
+  _globals['_METRIC']._serialized_start=2295
+  _globals['_METRIC']._serialized_end=2382
   _globals['_TENSOR']._serialized_start=50
   _globals['_TENSOR']._serialized_end=133
   _globals['_RANGE']._serialized_start=135
@@ -47,12 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMSPEC']._serialized_end=230
   _globals['_FINGERPRINT']._serialized_start=233
   _globals['_FINGERPRINT']._serialized_end=571
-  _globals['_POLICYSPEC']._serialized_start=573
-  _globals['_POLICYSPEC']._serialized_end=669
-  _globals['_SEARCHSPEC']._serialized_start=672
-  _globals['_SEARCHSPEC']._serialized_end=868
-  _globals['_SESSIONSPEC']._serialized_start=871
-  _globals['_SESSIONSPEC']._serialized_end=1028
-  _globals['_SESSIONINFO']._serialized_start=1031
-  _globals['_SESSIONINFO']._serialized_end=1399
+  _globals['_POLICYWEIGHT']._serialized_start=573
+  _globals['_POLICYWEIGHT']._serialized_end=647
+  _globals['_POLICYSPEC']._serialized_start=650
+  _globals['_POLICYSPEC']._serialized_end=823
+  _globals['_SEARCHSPEC']._serialized_start=826
+  _globals['_SEARCHSPEC']._serialized_end=1064
+  _globals['_SESSIONSPEC']._serialized_start=1067
+  _globals['_SESSIONSPEC']._serialized_end=1224
+  _globals['_SESSIONINFO']._serialized_start=1227
+  _globals['_SESSIONINFO']._serialized_end=1595
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,20 @@ class _PolicyKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicyKind
     POLICY_KIND_EVERY: _PolicyKind.ValueType  # 1
     POLICY_KIND_FIXED: _PolicyKind.ValueType  # 2
     POLICY_KIND_SURPRISAL: _PolicyKind.ValueType  # 3
+    POLICY_KIND_RELEVANCE: _PolicyKind.ValueType  # 4
+    """The best earlier match is above a running threshold: the token continues a topic."""
+    POLICY_KIND_NOVELTY: _PolicyKind.ValueType  # 5
+    """The best earlier match is below it."""
+    POLICY_KIND_DISTANCE: _PolicyKind.ValueType  # 6
+    """Far from the mean of the recent vectors."""
+    POLICY_KIND_TOPIC_SHIFT: _PolicyKind.ValueType  # 7
+    """The newest window resembles none of the recent ones."""
+    POLICY_KIND_RARITY: _PolicyKind.ValueType  # 8
+    """An id that seldom came before; steps without ids are refused."""
+    POLICY_KIND_ATTENTION: _PolicyKind.ValueType  # 9
+    """Spikes of the signal "attention_mass"."""
+    POLICY_KIND_HYBRID: _PolicyKind.ValueType  # 10
+    """Weighted mean of the standardised signals of other kinds."""
 
 class PolicyKind(_PolicyKind, metaclass=_PolicyKindEnumTypeWrapper): ...
 
@@ -82,6 +96,20 @@ POLICY_KIND_UNSPECIFIED: PolicyKind.ValueType  # 0
 POLICY_KIND_EVERY: PolicyKind.ValueType  # 1
 POLICY_KIND_FIXED: PolicyKind.ValueType  # 2
 POLICY_KIND_SURPRISAL: PolicyKind.ValueType  # 3
+POLICY_KIND_RELEVANCE: PolicyKind.ValueType  # 4
+"""The best earlier match is above a running threshold: the token continues a topic."""
+POLICY_KIND_NOVELTY: PolicyKind.ValueType  # 5
+"""The best earlier match is below it."""
+POLICY_KIND_DISTANCE: PolicyKind.ValueType  # 6
+"""Far from the mean of the recent vectors."""
+POLICY_KIND_TOPIC_SHIFT: PolicyKind.ValueType  # 7
+"""The newest window resembles none of the recent ones."""
+POLICY_KIND_RARITY: PolicyKind.ValueType  # 8
+"""An id that seldom came before; steps without ids are refused."""
+POLICY_KIND_ATTENTION: PolicyKind.ValueType  # 9
+"""Spikes of the signal "attention_mass"."""
+POLICY_KIND_HYBRID: PolicyKind.ValueType  # 10
+"""Weighted mean of the standardised signals of other kinds."""
 Global___PolicyKind: _TypeAlias = PolicyKind  # noqa: Y015
 
 class _FinderKind:
@@ -95,6 +123,12 @@ class _FinderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinderKind
     """Exact scan."""
     FINDER_KIND_HNSW: _FinderKind.ValueType  # 2
     """hnswlib over the sealed part, exact scan over the rest."""
+    FINDER_KIND_FAISS: _FinderKind.ValueType  # 3
+    """FAISS's HNSW over 8-bit codes, rescored exactly, over the sealed part. Refused where FAISS is not installed."""
+    FINDER_KIND_WALK: _FinderKind.ValueType  # 4
+    """Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
+    FINDER_KIND_DICTIONARY: _FinderKind.ValueType  # 5
+    """Checkpoints over the timeline with bounds, over the sealed part: exact."""
 
 class FinderKind(_FinderKind, metaclass=_FinderKindEnumTypeWrapper): ...
 
@@ -103,7 +137,39 @@ FINDER_KIND_FLAT: FinderKind.ValueType  # 1
 """Exact scan."""
 FINDER_KIND_HNSW: FinderKind.ValueType  # 2
 """hnswlib over the sealed part, exact scan over the rest."""
+FINDER_KIND_FAISS: FinderKind.ValueType  # 3
+"""FAISS's HNSW over 8-bit codes, rescored exactly, over the sealed part. Refused where FAISS is not installed."""
+FINDER_KIND_WALK: FinderKind.ValueType  # 4
+"""Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
+FINDER_KIND_DICTIONARY: FinderKind.ValueType  # 5
+"""Checkpoints over the timeline with bounds, over the sealed part: exact."""
 Global___FinderKind: _TypeAlias = FinderKind  # noqa: Y015
+
+class _Metric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    """COSINE."""
+    METRIC_COSINE: _Metric.ValueType  # 1
+    METRIC_DOT: _Metric.ValueType  # 2
+    """Dot product over the square of the largest length among the tokens that made the centre."""
+    METRIC_PEARSON: _Metric.ValueType  # 3
+    """Pearson correlation: the cosine once each vector's own mean is taken off, too."""
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+    """How much two embeddings resemble each other, always about the stream's centre and in [-1, 1]."""
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+"""COSINE."""
+METRIC_COSINE: Metric.ValueType  # 1
+METRIC_DOT: Metric.ValueType  # 2
+"""Dot product over the square of the largest length among the tokens that made the centre."""
+METRIC_PEARSON: Metric.ValueType  # 3
+"""Pearson correlation: the cosine once each vector's own mean is taken off, too."""
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
 class Tensor(_message.Message):
@@ -258,6 +324,32 @@ class Fingerprint(_message.Message):
 Global___Fingerprint: _TypeAlias = Fingerprint  # noqa: Y015
 
 @_typing.final
+class PolicyWeight(_message.Message):
+    """Weight of one kind's signal in HYBRID."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    kind: Global___PolicyKind.ValueType
+    """SURPRISAL, RELEVANCE, NOVELTY, DISTANCE, TOPIC_SHIFT, RARITY or ATTENTION."""
+    weight: _builtins.float
+    """Above 0; only ratios matter."""
+    def __init__(
+        self,
+        *,
+        kind: Global___PolicyKind.ValueType = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyWeight: _TypeAlias = PolicyWeight  # noqa: Y015
+
+@_typing.final
 class PolicySpec(_message.Message):
     """Which tokens become bookmarks. At least one a block whatever the policy."""
 
@@ -266,21 +358,35 @@ class PolicySpec(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
     EVERY_TOKENS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    COMPARED_BOOKMARKS_FIELD_NUMBER: _builtins.int
     kind: Global___PolicyKind.ValueType
     coverage: _builtins.float
-    """Share of the tokens that SURPRISAL aims at, in (0, 1]."""
+    """Share of the tokens that become bookmarks. SURPRISAL: in (0, 1], forced ones on top. RELEVANCE to HYBRID: 0.02 to 1,
+    forced ones included. EVERY and FIXED have none.
+    """
     every_tokens: _builtins.int
     """FIXED: every n-th position, from 1."""
+    compared_bookmarks: _builtins.int
+    """RELEVANCE and NOVELTY, alone or in HYBRID: newest earlier bookmarks that a token is compared with, at most 65536;
+    4096 if zero.
+    """
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyWeight]:
+        """HYBRID: 1 to 7 kinds that differ."""
+
     def __init__(
         self,
         *,
         kind: Global___PolicyKind.ValueType = ...,
         coverage: _builtins.float = ...,
         every_tokens: _builtins.int = ...,
+        weights: _abc.Iterable[Global___PolicyWeight] | None = ...,
+        compared_bookmarks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "every_tokens", b"every_tokens", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared_bookmarks", b"compared_bookmarks", "coverage", b"coverage", "every_tokens", b"every_tokens", "kind", b"kind", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -299,6 +405,7 @@ class SearchSpec(_message.Message):
     LINKS_MAX_FIELD_NUMBER: _builtins.int
     LINK_SIMILARITY_MIN_FIELD_NUMBER: _builtins.int
     CENTRING_TOKENS_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
     finder: Global___FinderKind.ValueType
     trail_blocks: _builtins.int
     """Best distinct blocks that each token votes for (K)."""
@@ -311,6 +418,7 @@ class SearchSpec(_message.Message):
     link_similarity_min: _builtins.float
     centring_tokens: _builtins.int
     """Tokens whose mean centres a stream, frozen once read (or at the first recall if that comes earlier)."""
+    metric: Global___Metric.ValueType
     def __init__(
         self,
         *,
@@ -321,10 +429,11 @@ class SearchSpec(_message.Message):
         links_max: _builtins.int = ...,
         link_similarity_min: _builtins.float = ...,
         centring_tokens: _builtins.int = ...,
+        metric: Global___Metric.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["centring_tokens", b"centring_tokens", "finder", b"finder", "link_similarity_min", b"link_similarity_min", "links_max", b"links_max", "trail_blocks", b"trail_blocks", "trail_decay", b"trail_decay", "trail_tokens", b"trail_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centring_tokens", b"centring_tokens", "finder", b"finder", "link_similarity_min", b"link_similarity_min", "links_max", b"links_max", "metric", b"metric", "trail_blocks", b"trail_blocks", "trail_decay", b"trail_decay", "trail_tokens", b"trail_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from memsvc.errors import BookmarkNotFound
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.graph import Bookmark, BookmarkGraph, Link
+from memsvc.graph import Bookmark, BookmarkGraph, Link, faded
 
 LINKS_MAX = 3
 
@@ -119,6 +119,36 @@ def test_expanding_goes_both_ways_newest_first() -> None:
     assert graph.expand([3, 1], hops=0, limit=10) == [3, 1]
     assert graph.expand([3, 1], hops=5, limit=1) == [3]
     assert graph.expand([], hops=5, limit=10) == []
+
+
+def test_chains_cross_where_parents_lie_in_several() -> None:
+    """Proves by hand: only a bookmark with parents in two chains is a crossing, and only within the cut."""
+    two = [Added(1, [], 0, False), Added(2, [], 0, False), Added(3, [(1, 0.5)], 0, False)]
+    crossing = [*two, Added(4, [(2, 0.5), (1, 0.25)], 0, False), Added(5, [(2, 0.5), (0, 0.25)], 0, False)]
+    assert _graph(crossing).crossings().tolist() == [4]
+    assert _graph(crossing).crossings(4).tolist() == []
+    assert _graph([]).crossings().tolist() == []
+    assert BookmarkGraph(1).crossings().tolist() == []
+
+
+def test_weights_fade_by_half_lives_only_when_read() -> None:
+    """Proves by hand: halved with each half life, unchanged without one, and never in the graph itself."""
+    graph = _graph(DIAMOND)
+    parents, weights = graph.links()
+    assert parents[4].tolist() == [2, 3, -1]
+    assert faded(weights[4], np.array([0, 200, 100]), 100)[:2].tolist() == [0.75, 0.125]
+    assert faded(weights[4], np.array([0, 200, 100]), 0).tolist() == weights[4].tolist()
+    assert graph.bookmark(4).links == (Link(2, 0.75), Link(3, 0.5))
+
+
+@settings(deadline=None)
+@given(added=bookmark_lists(), data=st.data())
+def test_crossings_equal_the_plain_model(added: list[Added], data: st.DataObject) -> None:
+    """Proves for any graph and cut: crossings are the bookmarks whose parents' chains differ."""
+    total = data.draw(st.integers(0, len(added)), label="total")
+    model = _by_hand(added)[:total]
+    crossing = [one.index for one in model if len({model[link.parent].chain for link in one.links}) > 1]
+    assert _graph(added).crossings(total).tolist() == crossing
 
 
 @settings(deadline=None)

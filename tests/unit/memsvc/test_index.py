@@ -1,10 +1,12 @@
 """The index of one stream: links and blocks against a naive oracle, sealing, and saved shards."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from memsvc.errors import InvalidRequest
 from memsvc.lattice import SCALE, to_lattice
 from memsvc.shards import index as index_module
 from memsvc.shards.index import StreamIndex
@@ -12,6 +14,7 @@ from protos.memsvc.v1 import types_pb2 as wire
 
 DIMS = 32
 FLAT, HNSW = wire.FINDER_KIND_FLAT, wire.FINDER_KIND_HNSW
+FAISS, WALK, DICTIONARY = wire.FINDER_KIND_FAISS, wire.FINDER_KIND_WALK, wire.FINDER_KIND_DICTIONARY
 
 
 def _vectors(count: int, seed: int = 3) -> np.ndarray:
@@ -98,27 +101,55 @@ def test_best_blocks_equal_the_oracle(k: int) -> None:
 
 def test_an_empty_index_finds_nothing() -> None:
     """No bookmarks: no links and no blocks, in the shapes asked for."""
-    for finder in (FLAT, HNSW):
+    for finder in (FLAT, HNSW, FAISS, WALK, DICTIONARY):
         index = _index(finder)
         hits = index.best_blocks(_vectors(2), np.array([9, 9]), np.zeros(0, dtype=np.int64), 0, 3)
         assert (hits.block.tolist(), hits.found.tolist()) == ([[-1] * 3] * 2, [0, 0])
         assert index.best_earlier(_vectors(1), 0, 3).index.tolist() == [[-1, -1, -1]]
 
 
-def test_hnsw_seals_all_but_the_newest_and_finds_nearly_the_same() -> None:
-    """With HNSW, 4,096 to 4,351 bookmarks stay exact, and links and blocks agree with flat in 95 of 100."""
+@pytest.mark.parametrize(
+    ("finder", "least", "sealed"),
+    [
+        (HNSW, 0.95, "hnsw: 2816 bookmarks in 1 graphs"),
+        (FAISS, 0.98, "faiss: 2816 bookmarks in 1 graphs of 8-bit codes"),
+        (DICTIONARY, 1.0, "dictionary: 2816 bookmarks in 1 dictionaries"),
+        # Reported rather than promised: the walk answers with what it meets.
+        (WALK, 0.5, "walk: 2816 bookmarks in 1 sets of chains"),
+    ],
+)
+def test_a_finder_seals_all_but_the_newest_and_finds_nearly_the_same(
+    finder: "wire.FinderKind.ValueType", least: float, sealed: str
+) -> None:
+    """Proves that 4,096 to 4,351 bookmarks stay exact, that the status says so in words, and that of the blocks and
+    links that flat finds on clustered data each finder finds its share."""
     rows, block_of = _vectors(7000), _blocks(7000)
-    flat, hnsw = _index(FLAT), _index(HNSW)
+    flat, other = _index(FLAT), _index(finder)
     flat.add(rows)
-    hnsw.add(rows)
+    other.add(rows)
     queries, ends = _vectors(100, seed=3), np.full(100, block_of[-1] + 1)
-    exact, found = (one.best_blocks(queries, ends, block_of, 7000, 16, 1) for one in (flat, hnsw))
-    assert hnsw.status() == "hnsw: 2816 bookmarks in 1 graphs, 4184 bookmarks compared exactly"
+    exact, found = (one.best_blocks(queries, ends, block_of, 7000, 16, 1) for one in (flat, other))
+    assert other.status() == f"{sealed}, 4184 bookmarks compared exactly"
     assert (found.found == 16).all()
     assert all(len(set(row)) == 16 for row in found.block.tolist())
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact.block, found.block, strict=True)]) >= 0.95
-    links = [one.best_earlier(rows[-200:], 6800, 4).index for one in (flat, hnsw)]
-    assert np.mean([np.isin(a, b).mean() for a, b in zip(*links, strict=True)]) >= 0.95
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(exact.block, found.block, strict=True)]) >= least
+    links = [one.best_earlier(rows[-200:], 6800, 4).index for one in (flat, other)]
+    assert np.mean([np.isin(a, b).mean() for a, b in zip(*links, strict=True)]) >= least
+
+
+@pytest.mark.parametrize("finder", [FAISS, WALK, DICTIONARY])
+def test_blocks_of_any_finder_respect_what_a_view_may_see(finder: "wire.FinderKind.ValueType") -> None:
+    """Proves that a snapshot's cut and a query's window bound hold inside the sealed part of every kind."""
+    rows, block_of = _vectors(6000), _blocks(6000)
+    index = _index(finder)
+    index.add(rows)
+    index.best_earlier(rows[-1:], 5999, 1)
+    ends = np.array([4, 10, 10_000])
+    hits = index.best_blocks(rows[:3], ends, block_of, 500, 16, first_block=2)
+    assert (hits.bookmark < 500).all()
+    for row, end in zip(hits.block, ends, strict=True):
+        blocks = row[row >= 0]
+        assert ((blocks >= 2) & (blocks < end)).all()
 
 
 def test_hnsw_blocks_respect_what_a_view_may_see() -> None:
@@ -136,12 +167,13 @@ def test_hnsw_blocks_respect_what_a_view_may_see() -> None:
     assert hits.found.tolist() == [len(set(block_of) & {2, 3}), len(set(block_of) & set(range(2, 10))), 16]
 
 
-def test_links_found_with_hnsw_do_not_depend_on_the_split() -> None:
+@pytest.mark.parametrize("finder", [HNSW, FAISS, WALK, DICTIONARY])
+def test_links_do_not_depend_on_the_split(finder: "wire.FinderKind.ValueType") -> None:
     """Steps of 333 and of 1,024 bookmarks give the same links, bit for bit, across many seals."""
     rows = _vectors(5500)
     keys = []
     for size in (333, 1024):
-        index, parts = _index(HNSW), []
+        index, parts = _index(finder), []
         for start in range(0, len(rows), size):
             parts.append(index.best_earlier(rows[start : start + size], start, 4).keys)
             index.add(rows[start : start + size])
@@ -149,14 +181,17 @@ def test_links_found_with_hnsw_do_not_depend_on_the_split() -> None:
     np.testing.assert_array_equal(keys[0], keys[1])
 
 
-def test_a_full_shard_is_saved_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("finder", [HNSW, FAISS])
+def test_a_full_shard_is_saved_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finder: "wire.FinderKind.ValueType"
+) -> None:
     """A replayed index reads the shard file instead of inserting again, unless its bookmarks went another way."""
     monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
     rows, block_of = _vectors(5000), _blocks(5000)
     ends = np.full(20, block_of[-1] + 1)
 
     def answers() -> np.ndarray:
-        index = _index(HNSW, folder=tmp_path)
+        index = _index(finder, folder=tmp_path)
         index.add(rows)
         return index.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark
 
@@ -168,3 +203,33 @@ def test_a_full_shard_is_saved_and_read_back(tmp_path: Path, monkeypatch: pytest
     rows = _vectors(5000, seed=8)
     assert not np.array_equal(answers(), first)
     assert list(tmp_path.iterdir()) != [path]
+
+
+def test_kinds_without_files_keep_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that full dictionaries are replaced by the next one and write nothing."""
+    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
+    rows, block_of = _vectors(5700), _blocks(5700)
+    index = _index(DICTIONARY, folder=tmp_path)
+    index.add(rows)
+    hits = index.best_blocks(rows[:20], np.full(20, block_of[-1] + 1), block_of, len(rows), 8)
+    assert index.status().startswith("dictionary: 1536 bookmarks in 3 dictionaries, ")
+    flat = _index(FLAT)
+    flat.add(rows)
+    exact = flat.best_blocks(rows[:20], np.full(20, block_of[-1] + 1), block_of, len(rows), 8)
+    np.testing.assert_array_equal(hits.bookmark, exact.bookmark)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_finder_is_refused_by_name() -> None:
+    """Proves that no index is made for a kind that nobody knows."""
+    with pytest.raises(InvalidRequest, match=r"expected search\.finder FLAT, HNSW, FAISS, WALK or DICTIONARY, got 99"):
+        StreamIndex(DIMS, wire.SearchSpec(finder=99))  # type: ignore[arg-type]
+
+
+def test_faiss_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that without the package the error says what is missing, and that the other finders do not need it."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "memsvc.shards.faiss", raising=False)
+    _index(HNSW)
+    with pytest.raises(InvalidRequest, match=r"faiss-cpu to be installed for search\.finder FAISS"):
+        _index(FAISS)

@@ -18,3 +18,14 @@ def test_a_change_wakes_everyone_who_waits_on_that_session_and_nobody_else() -> 
         return first.is_set(), second.is_set(), other.is_set(), progress.next_change("a").is_set()
 
     assert asyncio.run(woken()) == (True, True, False, False)
+
+
+def test_nothing_is_kept_of_a_session_that_nobody_waits_on() -> None:
+    """Proves that sessions whose last recall was answered at once do not add up."""
+    progress = Progress()
+    waiting = progress.next_change("waiting")
+    for number in range(100):
+        progress.next_change(f"s{number}")
+    assert list(progress._changes) == ["waiting"]
+    progress.changed("waiting")
+    assert waiting.is_set()

@@ -1,5 +1,8 @@
 """Who may attach, and what they are told."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from memsvc.errors import (
@@ -157,3 +160,23 @@ def test_an_epoch_rises_above_what_the_log_knows(node: Node) -> None:
     node.manifest.delete("book")
     node.manifest.create(type(entry)(entry.name, entry.id, entry.spec, entry.created_unix_ms, 0))
     assert node.crash().open("three").opened.epoch == 3
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_bytes_of_blocks_are_durable_before_the_records_that_name_them(
+    node: Node, monkeypatch: pytest.MonkeyPatch, crashed: bool
+) -> None:
+    """Proves the order in which a takeover and a restart make durable what was only buffered."""
+    node.open().read(TEXT, [300])
+    node.sessions.worker_gone("w-one")
+    other = node.crash() if crashed else node
+    synced: list[str] = []
+    real = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    other.open("two")
+    assert synced.index("blocks-000001.seg") < synced.index("log")

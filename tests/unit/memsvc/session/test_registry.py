@@ -1,5 +1,9 @@
 """The sessions of a node: made, listed, deleted, damaged."""
 
+import dataclasses
+import errno
+import itertools
+import os
 import threading
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from memsvc.errors import (
 )
 from memsvc.log import FILE_NAME
 from protos.memsvc.v1 import types_pb2
-from tests.session_driver import LIMITS, Node, Text, memory_of, session_spec
+from tests.session_driver import LIMITS, Node, Reader, Text, memory_of, session_spec
 
 TEXT = Text(600)
 
@@ -46,6 +50,28 @@ def test_sessions_have_a_limit(node: Node) -> None:
     node.create(name="book")
     node.sessions.delete("n0")
     node.create(name="more")
+
+
+@pytest.mark.parametrize("fsync", [1, 2, 3, 4])
+def test_a_session_that_the_disk_refuses_leaves_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch, fsync: int
+) -> None:
+    """Proves that whichever fsync of its making fails, no folder and no open file is left, and the name is free."""
+    folder, real = node.data / "sessions", os.fsync
+    before = (sorted(folder.iterdir()), len(os.listdir("/proc/self/fd")))
+    calls = itertools.count(1)
+
+    def refuse(descriptor: int) -> None:
+        if next(calls) == fsync:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageFailed):
+            node.create(name="refused")
+    assert (sorted(folder.iterdir()), len(os.listdir("/proc/self/fd"))) == before
+    node.create(name="refused")
 
 
 def test_pages_list_every_session_once_in_order(node: Node) -> None:
@@ -168,6 +194,83 @@ def test_one_session_object_serves_all_who_ask_at_once(tmp_path: Path) -> None:
     assert len(found) == 8
     assert len({id(session) for session in found}) == 1
     again.close()
+
+
+def test_sessions_that_nobody_uses_are_closed_and_read_again_when_asked_for(tmp_path: Path) -> None:
+    """Proves that listing many keeps few in memory, and that a closed one has the memory, info and writer it had."""
+    node = Node(tmp_path / "data", dataclasses.replace(LIMITS, sessions_open_max=2))
+    node.create()
+    writer = node.open()
+    writer.read(TEXT, [300])
+    writer.save_tail()
+    writer.read(TEXT, [500])
+    node.sessions.worker_gone("w-one")
+    before, info = memory_of(writer.session), writer.session.info()
+    for at in range(5):
+        node.create(name=f"n{at}")
+    assert len(node.sessions._folder.loaded()) == 2
+    assert writer.session.core.ended
+    listed, _ = node.sessions.list(10, "")
+    assert len(listed) == 6
+    assert listed[0] == info
+    again = node.open(resume_epoch=writer.attachment.epoch)
+    assert (again.position, again.seq) == (writer.position, writer.seq)
+    assert memory_of(again.session) == before
+    again.read(TEXT, [600])
+    node.close()
+
+
+def test_a_session_that_somebody_uses_is_not_closed(tmp_path: Path) -> None:
+    """Proves that writers and views that are there keep their session, however many others are asked for."""
+    node = Node(tmp_path / "data", dataclasses.replace(LIMITS, sessions_open_max=1))
+    node.create()
+    writer = node.open()
+    writer.read(TEXT, [300])
+    writer.save_tail()
+    node.create(name="n1")
+    writer.read(TEXT, [400])
+    view = node.open("v", view=True)
+    node.sessions.close_attachment("one")
+    node.create(name="n2")
+    assert view.ask(TEXT, 350).candidates
+    node.sessions.close_attachment("v")
+    node.create(name="n3")
+    node.sessions.get("n1")
+    assert view.session.core.ended
+    node.close()
+
+
+def test_sessions_are_opened_and_closed_by_many_at_once(tmp_path: Path) -> None:
+    """Proves that threads that open, write, list and leave more sessions than stay open lose nothing."""
+    node = Node(tmp_path / "data", dataclasses.replace(LIMITS, sessions_open_max=2))
+    names = [f"n{at}" for at in range(6)]
+    for name in names:
+        node.create(name=name)
+    failures: list[BaseException] = []
+
+    def write(name: str) -> None:
+        try:
+            for turn in range(1, 8):
+                request = node.request("one")
+                request.session, request.attachment, request.worker = name, f"{name}-{turn}", f"w-{name}"
+                writer = Reader(node, node.sessions.open(request), request.attachment)
+                assert writer.position == 20 * (turn - 1)
+                writer.read(TEXT, [20 * turn])
+                writer.save_tail()
+                node.sessions.list(10, "")
+                node.sessions.worker_gone(request.worker)
+        except BaseException as error:
+            failures.append(error)
+
+    node.create()
+    threads = [threading.Thread(target=write, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [node.sessions.get(name).info().tokens for name in names] == [140] * 6
+    node.close()
 
 
 def test_figures_of_a_session_count_what_came(node: Node) -> None:

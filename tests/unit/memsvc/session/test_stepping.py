@@ -120,6 +120,16 @@ def test_a_recall_waits_for_the_blocks_it_may_choose_from(node: Node) -> None:
     assert recall.candidates == 4
 
 
+def test_a_remembered_recall_holds_nothing_of_its_step(node: Node) -> None:
+    """Proves that what it asked for is a copy: as a part of the step it would keep the embeddings in memory."""
+    writer = node.open()
+    message = writer.message(TEXT, 200, ASK)
+    _, pending = writer.session.apply(writer.attachment, message)
+    assert pending is not None
+    message.recall.top_blocks = 1
+    assert pending.ask == ASK
+
+
 def test_resident_tokens_are_not_recalled(node: Node) -> None:
     """Proves that candidates end where the device's own tokens begin, and at the trail's view without them."""
     writer = node.open()
@@ -174,6 +184,18 @@ def test_a_view_of_an_empty_session_recalls_nothing(node: Node) -> None:
     view = node.open("v", view=True)
     node.open().read(TEXT, [640])
     recall = view.ask(TEXT, 300)
+    assert (recall.candidates, len(recall.blocks), recall.asked_at_position) == (0, 0, 299)
+
+
+def test_a_view_of_a_session_that_is_all_gaps_recalls_nothing(node: Node) -> None:
+    """Proves that a tail at which no token has come yet can be read on from, as one of an empty session can."""
+    writer = node.open()
+    step = writer.message(TEXT, 128, gap=128)
+    step.block_gaps.add(first=0, count=2)
+    writer.session.apply(writer.attachment, step)
+    writer.seq, writer.position = writer.seq + 1, 128
+    writer.save_tail()
+    recall = node.open("v", view=True).ask(TEXT, 300)
     assert (recall.candidates, len(recall.blocks), recall.asked_at_position) == (0, 0, 299)
 
 

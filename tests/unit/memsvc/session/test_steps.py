@@ -58,6 +58,7 @@ def test_a_good_step_is_decoded_exactly() -> None:
         (lambda step: step.embeddings["other"].CopyFrom(step.embeddings["s0"]), InvalidRequest, "INVALID_REQUEST"),
         (_embedding(_values(np.nan)), EmbeddingInvalid, "EMBEDDING_NOT_FINITE"),
         (_embedding(_values(np.inf)), EmbeddingInvalid, "EMBEDDING_NOT_FINITE"),
+        (_embedding(_values() * (np.arange(6) != 4)[:, None].astype(np.float32)), EmbeddingInvalid, "EMBEDDING_ZERO"),
         (_embedding(_values()[:, :11]), EmbeddingInvalid, "EMBEDDING_WRONG_DIMENSION"),
         (_embedding(_values()[:5]), EmbeddingInvalid, "EMBEDDING_WRONG_DIMENSION"),
         (_embedding(_values().astype(np.uint32)), EmbeddingInvalid, "EMBEDDING_WRONG_DTYPE"),
@@ -96,3 +97,35 @@ def test_a_bad_step_is_refused_in_one_line(
         decode_step(_step(change), session_spec(), NEEDED, LIMITS)
     assert (type(raised.value), raised.value.reason) == (error, reason)
     assert "\n" not in str(raised.value)
+
+
+def test_a_zero_vector_is_named_with_its_place() -> None:
+    """Proves that the message says in which stream and row, and that a row with one number is fine."""
+    rows = np.zeros((6, 12), dtype=np.float32)
+    rows[:, 5] = 1e-30
+    decode_step(_step(_embedding(rows)), session_spec(), NEEDED, LIMITS)
+    rows[3] = 0
+    with pytest.raises(EmbeddingInvalid, match=r"expected embeddings\['s0'\] of a length above 0, got 0 at \[3\]"):
+        decode_step(_step(_embedding(rows)), session_spec(), NEEDED, LIMITS)
+
+
+def test_an_unknown_stream_is_named() -> None:
+    """Proves that the streams expected and those that came are in the message."""
+    with pytest.raises(InvalidRequest, match=r"expected embeddings of streams \['s0', 's1'\], got \['s0', 's2'\]"):
+        decode_step(
+            _step(lambda step: step.embeddings["s2"].CopyFrom(step.embeddings.pop("s1"))),
+            session_spec(),
+            NEEDED,
+            LIMITS,
+        )
+
+
+def test_a_policy_that_needs_ids_refuses_a_step_without() -> None:
+    """Proves that ids may be missing only where nobody looks at them, and not from a step without tokens either way."""
+    bare = _step(lambda step: setattr(step, "ids", b""))
+    decode_step(bare, session_spec(), NEEDED, LIMITS)
+    decode_step(_step(), session_spec(), NEEDED, LIMITS, needs_ids=True)
+    with pytest.raises(
+        InvalidRequest, match="expected ids with each step, as the session's policy needs them, got none"
+    ):
+        decode_step(bare, session_spec(), NEEDED, LIMITS, needs_ids=True)

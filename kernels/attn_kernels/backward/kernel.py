@@ -1,0 +1,261 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+"""The kernels of the backward pass: what rows bring along, gradients of rows, of entries, and of pages.
+
+Invariants:
+  - no atomics: every sum is done by one program in a fixed order, so the same inputs give the same bits;
+  - every element of an output that a program owns is written;
+  - what cannot be read turns gradients into NaN, as it does the result (`forward.loading`).
+
+With weights w = exp(score - lse), and for each row delta = grad_out . out - grad_lse:
+
+    grad_value = sum over rows of w grad_out        grad_score = w (grad_out . value - delta)
+
+and from grad_score those of rotated queries and keys, turned back, and of alpha and bias. Weights are computed again,
+not kept. Shapes as in `forward.kernel`.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from attn_kernels.forward.arithmetic import narrow, product
+from attn_kernels.forward.loading import (
+    LOG2_E,
+    NEVER,
+    PAGE,
+    SCAN,
+    ahead,
+    edges,
+    keys_of,
+    load_values,
+    rows_of,
+)
+
+
+class Work(NamedTuple):
+    """Tensors of the backward pass; all but `grad_out` are contiguous, and float32 but for it and `rows`.
+
+    `rows` [B, Hkv, n * G, D] holds rotated queries, `row_lse` their lse in log2 units, `delta` as in the module's head.
+    `grad_alpha` is a row's share, [B, Hkv, n * G], and `grad_bias` a tile's, [tiles, B * Hkv, S].
+    """
+
+    grad_out: Any
+    grad_lse: Any
+    rows: Any
+    row_lse: Any
+    delta: Any
+    grad_query: Any
+    grad_alpha: Any
+    grad_bias: Any
+    grad_keys: Any
+    grad_values: Any
+
+
+@triton.jit
+def turn_back(first, second, at, mask, ops, HALF: tl.constexpr):
+    """The transpose of rotation to `at`, of both halves [R, E] in float32; NaN where masked."""
+    angle = at.to(tl.int64)[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
+    cos = tl.load(ops.cos + angle, mask=mask[:, None], other=float("nan"))
+    sin = tl.load(ops.sin + angle, mask=mask[:, None], other=float("nan"))
+    return first * cos + second * sin, second * cos - first * sin
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def deltas(ops, work, out_strides, sizes, HEAD_DIM: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr):
+    """delta of each row; grid (tiles, B * Hkv)."""
+    pair = tl.program_id(1)
+    batch, _kv_head, row, inside, query, head = rows_of(sizes, tl.program_id(0), pair, GROUP, ROWS)
+    column = tl.arange(0, HEAD_DIM)[None, :]
+    state = (batch * sizes.kv_heads * GROUP + head) * sizes.queries + query
+    out = tl.load(ops.out + state[:, None] * HEAD_DIM + column, mask=inside[:, None], other=0.0)
+    place = batch * out_strides[0] + head * out_strides[1] + query * out_strides[2]
+    source = work.grad_out + place[:, None] + column * out_strides[3]
+    grad = tl.load(source, mask=inside[:, None], other=0.0)
+    total = tl.sum(out.to(tl.float32) * grad.to(tl.float32), axis=1)
+    total -= tl.load(work.grad_lse + state, mask=inside, other=0.0)
+    tl.store(work.delta + pair.to(tl.int64) * sizes.queries * GROUP + row, total, mask=inside)
+
+
+@triton.jit
+def load_rows(ops, work, out_strides, sizes, rows, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Of rows (batch row, KV head, row [R], whether it exists): rotated queries, grad_out, position and numbers.
+
+    The numbers are lse and weight of the bias in log2 units, and delta. A row that does not exist weighs 0.
+    """
+    batch, kv_head, row, inside = rows
+    HALF: tl.constexpr = HEAD_DIM // 2
+    query, head = (row // GROUP).to(tl.int64), kv_head * GROUP + row % GROUP
+    held = (batch * sizes.kv_heads + kv_head) * sizes.queries * GROUP + row
+    place = work.rows + held[:, None] * HEAD_DIM + tl.arange(0, HALF)[None, :]
+    q1 = tl.load(place, mask=inside[:, None], other=0.0)
+    q2 = tl.load(place + HALF, mask=inside[:, None], other=0.0)
+    source = work.grad_out + batch * out_strides[0] + (head * out_strides[1] + query * out_strides[2])[:, None]
+    grad = tl.load(source + tl.arange(0, HEAD_DIM)[None, :] * out_strides[3], mask=inside[:, None], other=0.0)
+    at = tl.load(ops.query_position + batch * sizes.queries + query, mask=inside, other=-1)
+    lse = tl.load(work.row_lse + held, mask=inside, other=float("inf"))
+    delta = tl.load(work.delta + held, mask=inside, other=0.0)
+    alpha = tl.load(ops.alpha + head, mask=inside, other=0.0) * LOG2_E
+    return q1, q2, grad, at, lse, alpha, delta
+
+
+@triton.jit
+def gather_row_gradients(
+    ops, strides, sizes, loaded, where, span, sums, scale, BIASED: tl.constexpr, WHOLE: tl.constexpr
+):
+    """Add what entries span[0] .. span[1] - 1 give to `sums`: both halves of grad_query and grad_alpha.
+
+    `where` holds batch row, KV head and the address of this tile's row of grad_bias.
+    """
+    q1, q2, grad, at, lse, alpha, delta = loaded
+    batch, kv_head, grad_bias = where
+    dq1, dq2, dalpha = sums
+    HALF: tl.constexpr = q1.shape[1]
+    for index in range(span[0], span[1]):
+        entry = batch * sizes.entries + index
+        page, key_at, filled, sound = keys_of(ops, sizes, entry)
+        if WHOLE:
+            filled = tl.full([PAGE], 1, tl.int1)
+            sound = filled
+        turned = ahead(ops.turned, sizes, kv_head, entry, HALF)
+        # Those not filled must not reach a product, which 0 times NaN would.
+        k1 = tl.load(turned, mask=filled[:, None], other=0.0)
+        k2 = tl.load(turned + HALF, mask=filled[:, None], other=0.0)
+        v = load_values(ops, strides, sizes, page, kv_head, sound, 2 * HALF)
+        bias = tl.load(ops.bias + entry)
+        scores = product(q1, tl.trans(k1), tl.zeros([q1.shape[0], PAGE], tl.float32))
+        scores = product(q2, tl.trans(k2), scores)
+        weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[:, None])
+        if not WHOLE:
+            seen = filled[None, :] & (key_at[None, :] <= at[:, None])
+            weights = tl.where(seen, weights, 0.0)
+        by_weight = product(grad, tl.trans(v), tl.zeros([q1.shape[0], PAGE], tl.float32))
+        by_score = weights * (by_weight - delta[:, None])
+        share = tl.sum(by_score, axis=1)
+        dalpha += share * bias
+        if BIASED:
+            tl.store(grad_bias + index, tl.sum(share * alpha, axis=0) / LOG2_E)
+        rounded = narrow(by_score, k1.dtype)
+        dq1 = product(rounded, k1, dq1)
+        dq2 = product(rounded, k2, dq2)
+    return dq1, dq2, dalpha
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def row_gradients(
+    ops,
+    work,
+    strides,
+    out_strides,
+    sizes,
+    scale,
+    HEAD_DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    BIASED: tl.constexpr,
+):
+    """grad_query of a tile of rows, and its shares of grad_alpha and grad_bias; grid (tiles, B * Hkv)."""
+    HALF: tl.constexpr = HEAD_DIM // 2
+    # The last tiles see most keys, so they start first.
+    tile, pair = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
+    batch, kv_head, row, inside, query, head = rows_of(sizes, tile, pair, GROUP, ROWS)
+    loaded = load_rows(ops, work, out_strides, sizes, (batch, kv_head, row, inside), GROUP, HEAD_DIM)
+    at = loaded[3]
+    earliest = tl.min(tl.where(inside, at, NEVER), axis=0)
+    whole, end = edges(ops, sizes, batch, earliest, tl.max(at, axis=0))
+    whole = tl.minimum(whole, end)
+    tile_bias = work.grad_bias + (tile.to(tl.int64) * tl.num_programs(1) + pair) * sizes.entries
+    where = (batch, kv_head, tile_bias)
+    nothing = tl.zeros([ROWS, HALF], tl.float32)
+    sums = (nothing, nothing, tl.zeros([ROWS], tl.float32))
+    sums = gather_row_gradients(ops, strides, sizes, loaded, where, (0, whole), sums, scale, BIASED, True)
+    dq1, dq2, dalpha = gather_row_gradients(
+        ops, strides, sizes, loaded, where, (whole, end), sums, scale, BIASED, False
+    )
+
+    known = (at >= 0) & (at < sizes.positions)
+    first, second = turn_back(dq1 * scale, dq2 * scale, at, known, ops, HALF)
+    state = (batch * sizes.kv_heads * GROUP + head) * sizes.queries + query
+    place = work.grad_query + state[:, None] * HEAD_DIM + tl.arange(0, HALF)[None, :]
+    tl.store(place, narrow(first, work.grad_query.dtype.element_ty), mask=inside[:, None])
+    tl.store(place + HALF, narrow(second, work.grad_query.dtype.element_ty), mask=inside[:, None])
+    tl.store(work.grad_alpha + pair.to(tl.int64) * sizes.queries * GROUP + row, dalpha, mask=inside)
+
+
+@triton.jit
+def first_to_see(ops, sizes, batch, position):
+    """The first query at or after `position`; the number of queries if there is none."""
+    found = sizes.queries
+    for first in range(0, sizes.queries, SCAN):
+        query = first + tl.arange(0, SCAN)
+        at = tl.load(ops.query_position + batch * sizes.queries + query, mask=query < sizes.queries, other=-1)
+        seen = (at >= position) & (query < sizes.queries)
+        found = tl.minimum(found, tl.min(tl.where(seen, query, sizes.queries), axis=0))
+    return found
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def entry_gradients(
+    ops,
+    work,
+    strides,
+    out_strides,
+    sizes,
+    scale,
+    HEAD_DIM: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Gradients of an entry's keys, turned back, and values, float32 [B * S, Hkv, 64, D]; grid (B * S, Hkv)."""
+    HALF: tl.constexpr = HEAD_DIM // 2
+    entry, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    batch = entry // sizes.entries
+    page, key_at, filled, sound = keys_of(ops, sizes, entry)
+    turned = ahead(ops.turned, sizes, kv_head, entry, HALF)
+    k1, k2 = tl.load(turned), tl.load(turned + HALF)
+    v = load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM)
+    bias = tl.load(ops.bias + entry)
+    held = tl.where(tl.max(filled.to(tl.int32), axis=0) > 0, sizes.queries * GROUP, 0)
+    start = first_to_see(ops, sizes, batch, tl.min(key_at, axis=0)) * GROUP // ROWS * ROWS
+    dk1 = tl.zeros([PAGE, HALF], tl.float32)
+    dk2 = tl.zeros([PAGE, HALF], tl.float32)
+    dv = tl.zeros([PAGE, HEAD_DIM], tl.float32)
+    for first in range(start, held, ROWS):
+        row = first + tl.arange(0, ROWS)
+        rows = (batch, kv_head, row, row < held)
+        q1, q2, grad, at, lse, alpha, delta = load_rows(ops, work, out_strides, sizes, rows, GROUP, HEAD_DIM)
+        scores = product(k1, tl.trans(q1), tl.zeros([PAGE, ROWS], tl.float32))
+        scores = product(k2, tl.trans(q2), scores)
+        weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[None, :])
+        seen = filled[:, None] & (key_at[:, None] <= at[None, :])
+        weights = tl.where(seen, weights, 0.0)
+        dv = product(narrow(weights, grad.dtype), grad, dv)
+        by_weight = product(v, tl.trans(grad), tl.zeros([PAGE, ROWS], tl.float32))
+        rounded = narrow(weights * (by_weight - delta[None, :]), q1.dtype)
+        dk1 = product(rounded, q1, dk1)
+        dk2 = product(rounded, q2, dk2)
+
+    # Unfilled slots have no position and keep their 0.
+    known = (key_at >= 0) & (key_at < sizes.positions)
+    one, two = turn_back(dk1 * scale, dk2 * scale, key_at, known, ops, HALF)
+    slot = ((entry * sizes.kv_heads + kv_head) * PAGE + tl.arange(0, PAGE))[:, None] * HEAD_DIM
+    place = work.grad_keys + slot + tl.arange(0, HALF)[None, :]
+    tl.store(place, tl.where(filled[:, None], one, 0.0))
+    tl.store(place + HALF, tl.where(filled[:, None], two, 0.0))
+    tl.store(work.grad_values + slot + tl.arange(0, HEAD_DIM)[None, :], dv)
+
+
+@triton.jit
+def page_gradients(parts, entries, bounds, out, HEAD_DIM: tl.constexpr):
+    """Sum of what the entries that name a page give to it, in their order; grid (P, Hkv).
+
+    `entries` holds entries by page, those of page p from bounds[p] to bounds[p + 1]. `out` is [P, Hkv, 64, D].
+    """
+    page, kv_head, kv_heads = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    within = tl.arange(0, PAGE)[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    total = tl.zeros([PAGE, HEAD_DIM], tl.float32)
+    for index in range(tl.load(bounds + page), tl.load(bounds + page + 1)):
+        entry = tl.load(entries + index).to(tl.int64)
+        total += tl.load(parts + (entry * kv_heads + kv_head) * (PAGE * HEAD_DIM) + within)
+    place = out + (page * kv_heads + kv_head) * (PAGE * HEAD_DIM) + within
+    tl.store(place, narrow(total, out.dtype.element_ty))

@@ -1,0 +1,29 @@
+"""Chosen configurations of the backward pass, in one place. Pure integers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Shape of one program: rows of a tile (of a step, over pages), warps, depth of the software pipeline."""
+
+    rows: int
+    warps: int
+    stages: int
+
+
+# By head size: gradients of rows, then of pages.
+_ROWS = {64: Tiling(128, 4, 3), 128: Tiling(64, 4, 2), 256: Tiling(64, 8, 1)}
+_ENTRIES = {64: Tiling(64, 4, 3), 128: Tiling(64, 4, 2), 256: Tiling(32, 8, 1)}
+# Products without matrix units need the registers.
+_FLOAT32 = Tiling(16, 8, 1)
+
+
+def rows_tiling(head_dim: int, element_bytes: int) -> Tiling:
+    """Configuration of `row_gradients`."""
+    return _FLOAT32 if element_bytes == 4 else _ROWS[head_dim]
+
+
+def entries_tiling(head_dim: int, element_bytes: int) -> Tiling:
+    """Configuration of `entry_gradients`."""
+    return _FLOAT32 if element_bytes == 4 else _ENTRIES[head_dim]

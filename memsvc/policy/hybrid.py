@@ -1,0 +1,72 @@
+"""Several policies' scores in one: the weighted mean of their standardised signals, above a running threshold.
+
+Each signal is standardised by the mean and deviation of all its values before the token, and cut to Z_MAX deviations on
+each side; the weighted mean of these is averaged over five tokens. Units do not matter then, only weights do.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from memsvc.policy.base import Signals, signal_of
+from memsvc.policy.offer import Measure
+from memsvc.policy.quantile import HeldQuantile, Scale
+from memsvc.policy.smoothing import CentredMean, Float64Array
+from memsvc.policy.threshold import ThresholdPolicy
+
+Z_MAX = 8.0
+# A signal that varied less than this so far has no say yet.
+_DEVIATION_MIN = 1e-6
+
+
+class HybridPolicy(ThresholdPolicy):
+    """Bookmarks the share `coverage` of the tokens with the highest weighted mean.
+
+    Args:
+        parts: Signal of each part and its weight above 0, in the order in which they are summed.
+        signals: Those that the client sends.
+        measures: Those that make the others.
+    """
+
+    def __init__(
+        self,
+        coverage: float,
+        parts: Sequence[tuple[str, float]],
+        signals: tuple[str, ...],
+        measures: tuple[Measure, ...],
+    ) -> None:
+        super().__init__("hybrid", Scale.between(-Z_MAX, Z_MAX), HeldQuantile(coverage), CentredMean())
+        self.signals, self.measures = signals, measures
+        total = sum(weight for _, weight in parts)
+        self._parts = [(name, weight / total, RunningStandard()) for name, weight in parts]
+
+    def _scores(self, signals: Signals, count: int) -> Float64Array:
+        # All are looked at before any is fed: a missing one must change nothing.
+        values = [signal_of(signals, name, count).astype(np.float64) for name, _, _ in self._parts]
+        scores = np.zeros(count)
+        for own, (_, weight, standard) in zip(values, self._parts, strict=True):
+            scores += weight * standard.of(own)
+        return scores
+
+
+class RunningStandard:
+    """Standardises values by the mean and deviation of all that came before each."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum = 0.0
+        self._squares = 0.0
+
+    def of(self, values: Float64Array) -> Float64Array:
+        """Deviations of each value from the mean so far, [n] to [n], within Z_MAX; 0 while nothing has varied."""
+        # cumsum adds one value after the other: the split into calls cannot show.
+        sums = np.cumsum(np.concatenate([[self._sum], values]))
+        squares = np.cumsum(np.concatenate([[self._squares], values * values]))
+        counts = np.maximum(1, self._count + np.arange(len(values)))
+        means = sums[:-1] / counts
+        deviation = np.sqrt(np.maximum(0.0, squares[:-1] / counts - means * means))
+        varied = deviation > _DEVIATION_MIN
+        standard = np.where(varied, (values - means) / np.where(varied, deviation, 1.0), 0.0)
+        self._count += len(values)
+        self._sum, self._squares = float(sums[-1]), float(squares[-1])
+        return np.clip(standard, -Z_MAX, Z_MAX)

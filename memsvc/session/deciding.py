@@ -1,0 +1,152 @@
+"""A session's policy, fed as tokens and their vectors come.
+
+    tokens taken ---> wait, if the policy looks at vectors, until the centre is frozen ---> measured ---> decided
+
+So a policy that looks at vectors decides nothing before centring, and then all of it, in order: what comes out does not
+depend on how tokens were cut into steps, and on when the centre was frozen only through the centre itself.
+
+In a replay nothing is measured: the numbers come from the log, and the policy decides again by them.
+
+Must not know: logs, indexes. One caller at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import pairwise
+
+import numpy as np
+
+from memsvc.errors import CorruptLog
+from memsvc.policy import Decision, Measured, Offer, make_policy, needs_of
+from memsvc.policy.earlier import COMPARED_BOOKMARKS, EarlierBookmarks, piece_bounds
+from memsvc.session.records import Decided, StepRecord, TailRecord
+from memsvc.session.steps import TokenStep
+from memsvc.session.vectors import TokenRows
+from memsvc.shards.base import Float32Array, Int16Array, Int64Array
+from protos.memsvc.v1 import types_pb2
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the policy decided, and the numbers that its measures gave for the tokens that it was fed."""
+
+    decided: Decided
+    measured: Measured
+
+
+class Decider:
+    """Feeds tokens to a policy, each once, and remembers the bookmarks that its measures look back at.
+
+    Attributes:
+        policy: Of the session's spec.
+        needs: What its measures look at.
+    """
+
+    def __init__(self, spec: types_pb2.SessionSpec) -> None:
+        self.policy = make_policy(spec.policy)
+        self.needs = needs_of(self.policy.measures)
+        stream = spec.fingerprint.streams[0]
+        self._stream = stream.name
+        compared = spec.policy.compared_bookmarks or COMPARED_BOOKMARKS
+        self._earlier = EarlierBookmarks(stream.dims, compared) if self.needs.earlier else None
+        self._waiting: list[TokenStep] = []
+
+    def take(self, step: TokenStep) -> None:
+        """Adds tokens that follow, and the gap before them."""
+        self._waiting.append(step)
+
+    def settle(self, known: TokenRows | None, record: StepRecord | TailRecord | None = None) -> Settled:
+        """Decides about all that was taken.
+
+        Args:
+            known: Vectors of the tokens taken and of those shortly before; None before centring.
+            record: In a replay, what was logged then.
+
+        Raises:
+            CorruptLog: What was logged are not the numbers of these tokens, or the policy decides otherwise.
+        """
+        if known is None and self.needs.vectors:
+            return self._checked(Settled(Decided.of([]), {}), record)
+        steps, self._waiting = self._waiting, []
+        measured = {name: values.copy() for name, values in self._room(steps, record).items()}
+        decisions: list[Decision] = []
+        place = 0
+        for step in steps:
+            if step.gap_tokens:
+                decisions += self._remember(self._skip(step.first_position), known, record)
+            for offer in self._offers(step, known):
+                own = {name: values[place : place + offer.count] for name, values in measured.items()}
+                for measure in self.policy.measures:
+                    if record is None:
+                        own[measure.signal][:] = measure.measure(offer)
+                    else:
+                        measure.recollect(offer)
+                found = self.policy.decide(offer.first_position, offer.count, {**offer.signals, **own})
+                decisions += self._remember(found, known, record)
+                place += offer.count
+        settled = self._checked(Settled(Decided.of(decisions), measured), record)
+        if record is not None:
+            self._remember(decisions, known, None)
+        return settled
+
+    def _skip(self, position: int) -> list[Decision]:
+        for measure in self.policy.measures:
+            measure.skip()
+        return self.policy.skip(position)
+
+    def _offers(self, step: TokenStep, known: TokenRows | None) -> Iterator[Offer]:
+        bounds = [step.first_position, step.end]
+        if self._earlier is not None:
+            bounds = piece_bounds(step.first_position, step.end)
+        for first, end in pairwise(bounds):
+            if first == end:
+                continue
+            own = slice(first - step.first_position, end - step.first_position)
+            positions, vectors = self._vectors(first, end, known)
+            yield Offer(
+                first_position=first,
+                count=end - first,
+                signals={name: values[own] for name, values in step.signals.items()},
+                ids=step.ids[own],
+                vectors=vectors,
+                best_earlier=cache(partial(self._best_earlier, positions, vectors)),
+            )
+
+    def _vectors(self, first: int, end: int, known: TokenRows | None) -> tuple[Int64Array, Int16Array]:
+        """Those of tokens `first` to `end` that are known; none for a policy that looks at none."""
+        if known is None or not self.needs.vectors:
+            return np.empty(0, dtype=np.int64), np.empty((0, 0), dtype=np.int16)
+        own = slice(*np.searchsorted(known.positions, [first, end]).tolist())
+        return known.positions[own], known.rows[self._stream][own]
+
+    def _best_earlier(self, positions: Int64Array, vectors: Int16Array) -> Float32Array:
+        assert self._earlier is not None
+        return self._earlier.best(positions, vectors)
+
+    def _remember(
+        self, decisions: list[Decision], known: TokenRows | None, record: StepRecord | TailRecord | None
+    ) -> list[Decision]:
+        """Adds new bookmarks to those looked back at; in a replay that comes last, once all is checked."""
+        if self._earlier is not None and decisions and record is None:
+            assert known is not None
+            positions = np.array([decision.position for decision in decisions])
+            self._earlier.add(positions, known.at(positions).rows[self._stream])
+        return decisions
+
+    def _room(self, steps: list[TokenStep], record: StepRecord | TailRecord | None) -> Measured:
+        """Numbers of all tokens of these steps: as logged, or zeros to be filled."""
+        fed = sum(step.count for step in steps)
+        names = [measure.signal for measure in self.policy.measures]
+        if record is None:
+            return {name: np.zeros(fed, dtype=np.float32) for name in names}
+        expected, got = dict.fromkeys(names, fed), {name: len(own) for name, own in record.measured.items()}
+        if got != expected:
+            raise CorruptLog(f"expected measured numbers of {expected}, as of the tokens fed, got {got}")
+        return record.measured
+
+    def _checked(self, settled: Settled, record: StepRecord | TailRecord | None) -> Settled:
+        if isinstance(record, StepRecord) and not settled.decided.equals(record.decided):
+            expected, got = record.decided.positions[:8].tolist(), settled.decided.positions[:8].tolist()
+            raise CorruptLog(f"expected bookmarks at {expected}, as logged in step {record.seq}, got {got}")
+        return settled
