@@ -6,18 +6,20 @@
     training   forward and backward against compiled FlexAttention alone, which is given keys rotated
     batched    64 rows of 16K and 4K resident in one launch, as a share of the measured bandwidth of reading
 
-One figure is microseconds a layer, the median over replays of a CUDA graph of several layers; where a rival cannot be
-captured, both are timed as called. Results are compared before they are timed.
+One figure is microseconds a layer, the median over replays of a CUDA graph of several layers ("graph"), or over single
+calls, the host's share included ("called"). A rival that cannot be captured has no figure of the first kind, and it is
+said why. A backward pass in a graph is forward and backward less forward. Results are compared before they are timed.
 
     python -m benchmarks.bench_kernels [--json FILE] [--parts alone,whole-1-8192]
 """
 
 import argparse
 import json
+import math
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +89,7 @@ def main() -> None:
         figures += parts[part]()
         print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
         if chosen.json:
-            rows = [asdict(figure) | {"times_faster": figure.times_faster} for figure in figures]
+            rows = [{name: _number(value) for name, value in _fields(figure).items()} for figure in figures]
             chosen.json.write_text(json.dumps(about | {"figures": rows}, indent=2) + "\n")
 
 
@@ -114,7 +116,7 @@ def batched() -> list[Figure]:
             sizes = Sizes(*model, queries=1, resident=resident, batch=64)
             held = cases.layers(sizes, 1 if resident > 4096 else 2)
             elements = 2 * sizes.kv_heads * sizes.dim * resident * sizes.batch
-            # Keys and values, and the float32 angles of keys, which all rows and heads share.
+            # Keys and values alone: angles are read too, but all rows and heads share them.
             floor = 2 * elements / bytes_per_us
             made.append(
                 _told(Figure("batched", str(sizes), "reading", _graph(cases.fused, held), floor, 0.85, "graph"))
@@ -137,10 +139,11 @@ def training() -> list[Figure]:
         ready = cases.alone(request)
         rival = cases.flex_alone(request)
         _compare(cases.fused(request), rival(ready), DIFFERENCE_MAX)
-        ours, theirs = _called(cases.fused, request), _called(rival, ready)
-        made.append(_told(Figure("training forward", str(sizes), "FlexAttention alone", ours, theirs, 1.3, "called")))
-        ours, theirs = _backward(cases.fused, request), _backward(rival, ready)
-        made.append(_told(Figure("training backward", str(sizes), "FlexAttention alone", ours, theirs, 1.0, "called")))
+        for timed, forward, backward in (("graph", _graph, _graph_backward), ("called", _called, _called_backward)):
+            for name, goal, time_of in (("forward", 1.3, forward), ("backward", 1.0, backward)):
+                ours, theirs = time_of(cases.fused, [request]), time_of(rival, [ready])
+                figure = Figure(f"training {name}", str(sizes), "FlexAttention alone", ours, theirs, goal, timed)
+                made.append(_told(figure))
     return made
 
 
@@ -157,16 +160,16 @@ def whole(queries: int, resident: int) -> list[Figure]:
 def _whole(sizes: Sizes, masked: bool) -> list[Figure]:
     held = cases.layers(sizes, 4)
     want = cases.fused(held[0])
-    ours = {"graph": _graph(cases.fused_with_table, held), "called": _called(cases.fused_with_table, held[0])}
+    ours = {"graph": _graph(cases.fused_with_table, held), "called": _called(cases.fused_with_table, held)}
     rivals: dict[str, dict[str, float]] = {}
     choices = [("FlexAttention as one", cases.flex_end_to_end), ("FlexAttention in parts", cases.flex_in_parts)]
     for name, make in choices:
         attend = make()
         _compare(want, attend(held[0]), DIFFERENCE_MAX)
-        rivals[name] = {"called": _called(attend, held[0]), "graph": _graph(attend, held)}
+        rivals[name] = {"called": _called(attend, held), "graph": _graph(attend, held)}
     made = []
     for timed in ours:
-        best = min(rivals, key=lambda name: rivals[name][timed])
+        best = min(rivals, key=lambda name: (math.isnan(rivals[name][timed]), rivals[name][timed]))
         made.append(Figure("whole", str(sizes), best, ours[timed], rivals[best][timed], 2.0, timed))
     if masked:
         _compare(want, cases.gather_and_sdpa(held[0]), DIFFERENCE_MAX)
@@ -175,8 +178,17 @@ def _whole(sizes: Sizes, masked: bool) -> list[Figure]:
     return [_told(figure) for figure in made]
 
 
+def _fields(figure: Figure) -> dict[str, str | float]:
+    return asdict(figure) | {"times_faster": figure.times_faster}
+
+
+def _number(value: str | float) -> str | float | None:
+    """JSON knows no NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _told(figure: Figure) -> Figure:
-    verdict = "" if figure.times_faster >= figure.goal else "  MISS"
+    verdict = "" if figure.times_faster >= figure.goal else "  MISS" if figure.rival_us == figure.rival_us else "  ?"
     times = f"{figure.fused_us:10.1f} {figure.rival_us:10.1f} us {figure.times_faster:6.2f} of {figure.goal:.2f}"
     print(f"{figure.part:17} {figure.sizes:32} {figure.rival:22} {figure.timed:6} {times}{verdict}", flush=True)
     return figure
@@ -191,36 +203,48 @@ def _compare(got: Tensor, want: Tensor, largest: float) -> None:
 
 
 def _graph(attend: Attend, held: list[Request]) -> float:
-    def all_layers() -> None:
-        for layer in held:
-            attend(layer)
-
-    return float(triton.testing.do_bench_cudagraph(all_layers, rep=30, return_mode="median")) * 1000 / len(held)
+    """Of one layer in a captured graph; NaN where it cannot be captured."""
+    return _captured(lambda: [attend(layer) for layer in held]) / len(held)
 
 
-def _called(attend: Attend, request: Request) -> float:
-    return float(triton.testing.do_bench(lambda: attend(request), warmup=10, rep=60, return_mode="median")) * 1000
+def _graph_backward(attend: Attend, held: list[Request]) -> float:
+    request, leaves, grad = _leaves(attend, held[0])
+    both = _captured(lambda: torch.autograd.grad(attend(request), leaves, grad))
+    return both - _graph(attend, held[:1])
 
 
-def _backward(attend: Attend, request: Request) -> float:
-    pages = request.pages
-    leaves = [x.detach().requires_grad_() for x in (request.query, pages.keys, pages.values)]
-    query, keys, values = leaves
-    held = Request(
-        query, request.position, Pages(keys, values), request.table, request.rope, request.alpha, request.scale
-    )
-    out = attend(held)
-    grad = torch.randn_like(out)
+def _captured(run: Callable[[], object]) -> float:
+    try:
+        return float(triton.testing.do_bench_cudagraph(run, rep=30, return_mode="median")) * 1000
+    except RuntimeError as failure:
+        print(f"not captured: {str(failure).splitlines()[0]}")
+        return float("nan")
 
-    def backward() -> None:
-        torch.autograd.grad(out, leaves, grad, retain_graph=True)
 
-    return float(triton.testing.do_bench(backward, warmup=10, rep=60, return_mode="median")) * 1000
+def _called(attend: Attend, held: list[Request]) -> float:
+    return _single(lambda: attend(held[0]))
+
+
+def _called_backward(attend: Attend, held: list[Request]) -> float:
+    request, leaves, grad = _leaves(attend, held[0])
+    out = attend(request)
+    return _single(lambda: torch.autograd.grad(out, leaves, grad, retain_graph=True))
+
+
+def _single(run: Callable[[], object]) -> float:
+    return float(triton.testing.do_bench(run, warmup=10, rep=60, return_mode="median")) * 1000
+
+
+def _leaves(attend: Attend, request: Request) -> tuple[Request, list[Tensor], Tensor]:
+    """The request over tensors that want a gradient, these, and a gradient of the result."""
+    leaves = [x.detach().requires_grad_() for x in (request.query, request.pages.keys, request.pages.values)]
+    held = replace(request, query=leaves[0], pages=Pages(leaves[1], leaves[2]))
+    return held, leaves, torch.randn_like(attend(held))
 
 
 def _read_bandwidth() -> float:
     """Bytes a microsecond of summing 4 GiB, the fastest of a few."""
-    data = torch.ones(2**30, device="cuda")
+    data = torch.randn(2**30, device="cuda")
     took_ms = min(triton.testing.do_bench(lambda: data.sum(), warmup=5, rep=40, return_mode="all"))
     bytes_per_us = data.numel() * 4 / (took_ms * 1000)
     print(f"reading: {bytes_per_us / 1e6:.2f} TB/s")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from attn_client.errors import InvalidSettings, UnsupportedModel
 from attn_client.residents import RowShape
-from attn_client.settings import Settings
+from attn_client.settings import Implementation, Settings
 from attn_kernels import Rope
 
 # Models whose decoder layers call the registered attention and share one rotary module.
@@ -54,6 +54,9 @@ def decoder_of(model: PreTrainedModel, settings: Settings) -> Decoder:
     if rope_type not in FIXED_ROPE_TYPES:
         raise UnsupportedModel(f"expected a rotary embedding of type {', '.join(FIXED_ROPE_TYPES)}, got {rope_type!r}")
     _check_settings(settings, config.num_hidden_layers, config.max_position_embeddings)
+    if settings.implementation is Implementation.FUSED and model.device.type != "cuda":
+        where = model.device.type
+        raise InvalidSettings(f"implementation: expected a model on a GPU for 'fused', got one on {where!r}")
     body = model.get_submodule("model")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     weight = model.get_output_embeddings().weight

@@ -93,21 +93,21 @@ class Calls:
         """Tell the server that an attachment is over; it is told even if that takes it longer, while we are connected.
 
         Returns:
-            Whether it said so within `timeout_s`.
+            Whether it said so within `timeout_s`. One that is gone ended the attachment with its worker's stream.
 
         Raises:
-            MemoryFailure: By the status.
+            MemoryFailure: It answered something else.
         """
         request = session_pb2.CloseAttachmentRequest(attachment=attachment)
-        with self.failing("close a session"):
-            call = self.sessions.CloseAttachment.future(request)
-            # A call that nobody holds is cancelled.
-            self._parting.add(call)
-            call.add_done_callback(self._parting.discard)
-            try:
+        try:
+            with self.failing("close a session"):
+                call = self.sessions.CloseAttachment.future(request)
+                # A call that nobody holds is cancelled.
+                self._parting.add(call)
+                call.add_done_callback(self._parting.discard)
                 call.result(timeout_s)
-            except grpc.FutureTimeoutError:
-                return False
+        except (grpc.FutureTimeoutError, grpc.FutureCancelledError, MemoryUnavailable):
+            return False
         return True
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from attn_client.memory.link import Link
 from attn_client.memory.records import RecallAnswer, SessionStats, StepRecord
 from attn_client.memory.tails import cut_tail
 from attn_client.memory.transfer import BlockTransfer, pending_block
+from attn_client.memory.waiting import await_acknowledged, await_recall
 from attn_client.memory.wire import BLOCK_TOKENS, steps_of
 from protos.memsvc.v1 import session_pb2, types_pb2
 
@@ -121,8 +122,7 @@ class MemorySession:
         Raises:
             UnsupportedCall: This is a view.
         """
-        if self.read_only:
-            raise UnsupportedCall(f"expected a writer to drop block {block}, got a view")
+        self._require_writer("drop a block")
         with self._link.changed:
             self._attachment.blocks.drop(block)
 
@@ -132,34 +132,14 @@ class MemorySession:
         Args:
             timeout_s: Longest without any acknowledgement. Past that the server counts as one that does not answer.
         """
-        link, attachment = self._link, self._attachment
-
-        def over() -> bool:
-            acknowledged = attachment.steps.idle and attachment.blocks.idle
-            return acknowledged or attachment.lost is not None or not link.answering
-
-        with link.changed:
-            try:
-                link.outbox.wait_until(over, f"session {self.info.name!r} to be acknowledged", timeout_s)
-            except MemoryUnavailable:
-                # The recall that is asked next says so.
-                link.silent()
+        await_acknowledged(self._link, self._attachment, timeout_s)
 
     def recall(self, seq: int, timeout_s: float) -> RecallAnswer | None:
         """The answer to a step that asked, once. None: refused, not there in time, or nobody there to give it.
 
         After a wait that ran out, None comes at once until the server has said something again.
         """
-        link, attachment = self._link, self._attachment
-        recalls = attachment.recalls
-
-        def over() -> bool:
-            return recalls.settled(seq) or attachment.lost is not None or not link.answering
-
-        with link.changed:
-            if not link.changed.wait_for(over, timeout_s):
-                link.silent()
-            return recalls.take(seq)
+        return await_recall(self._link, self._attachment, seq, timeout_s)
 
     def fetch_blocks(self, blocks: Sequence[int], timeout_s: float) -> dict[int, Bytes]:
         """Bytes of blocks, [block_bytes] each, checked; the arrays are the caller's.
@@ -179,7 +159,7 @@ class MemorySession:
                 raise MemoryUnavailable(f"expected {len(blocks)} blocks, got a server that does not answer now")
         began = time.monotonic()
         try:
-            return self._transfer.fetch(opening.attachment, blocks, self._block_bytes, timeout_s)
+            return self._transfer.fetch(opening.attachment, blocks, opening.fingerprint.block_bytes, timeout_s)
         except MemoryUnavailable:
             if time.monotonic() - began >= timeout_s:
                 with link.changed:
@@ -218,19 +198,10 @@ class MemorySession:
         with link.changed:
             link.remove(attachment)
             answering = link.answering
-        try:
-            told = self._calls.close_attachment(attachment.opening.attachment, CLOSE_TIMEOUT_S if answering else 0.0)
-        except MemoryUnavailable:
-            # The server ends what a worker had open when its stream ends.
-            told = False
-        if not told:
+        if not self._calls.close_attachment(attachment.opening.attachment, CLOSE_TIMEOUT_S if answering else 0.0):
             # Other sessions need not wait as well.
             with link.changed:
                 link.silent()
-
-    @property
-    def _block_bytes(self) -> int:
-        return self.info.spec.fingerprint.block_bytes
 
     def _require_writer(self, doing: str) -> None:
         if self.read_only:
@@ -238,8 +209,9 @@ class MemorySession:
 
     def _put(self, block: int, partial_tokens: int, data: Bytes, *, wait: bool) -> None:
         self._require_writer("put a block")
-        if data.nbytes != self._block_bytes:
-            raise UnsupportedCall(f"expected a block of {self._block_bytes} bytes, got {data.nbytes}")
+        expected = self.info.spec.fingerprint.block_bytes
+        if data.nbytes != expected:
+            raise UnsupportedCall(f"expected a block of {expected} bytes, got {data.nbytes}")
         end = block * BLOCK_TOKENS + (partial_tokens or BLOCK_TOKENS)
         if end > self.position:
             raise UnsupportedCall(f"expected a block of tokens before {self.position}, got one that ends at {end}")

@@ -5,17 +5,14 @@
 Invariants:
     A session's folder is open once: one call at a time makes, opens or deletes a name.
     A session is in the manifest only once its files are durable, and its files go only once it is not.
-    Sessions that nobody uses are closed, the longest unused first, while more are open than the limit.
 Must not know: attachments.
 """
 
 import shutil
-import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from memsvc.disk import disk_call, sync_folder
@@ -31,6 +28,7 @@ from memsvc.session.attachment import Attachment
 from memsvc.session.core import SessionCore
 from memsvc.session.files import SessionFiles
 from memsvc.session.limits import SessionLimits
+from memsvc.session.open_sessions import OpenSessions
 from memsvc.session.records import pack_session
 from memsvc.session.recovery import Recovered, recover
 from memsvc.session.session import Session
@@ -54,31 +52,14 @@ class SessionFolder:
         self._folder = data / "sessions"
         self._manifest = manifest
         self._limits = limits
-        self._closed = closed
-        # Guards what follows, and is notified when a name is no longer busy.
-        self._changed = threading.Condition()
-        self._busy: set[str] = set()
-        # The newest used last.
-        self._open: dict[str, Session] = {}
-        # By name, how many are inside `using`.
-        self._users: Counter[str] = Counter()
-        # Of sessions that were closed because nobody used them.
-        self._infos: dict[str, types_pb2.SessionInfo] = {}
+        self._open = OpenSessions(limits.sessions_open_max, closed)
         with disk_call("make a folder", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         sync_folder(data)
 
-    @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str) -> AbstractContextManager[None]:
         """Waits until nobody else makes, opens or deletes this name, and keeps others waiting."""
-        with self._changed:
-            self._changed.wait_for(lambda: name not in self._busy)
-            self._busy.add(name)
-        try:
-            yield
-        finally:
-            self._not_busy(name)
-            self._close_idle()
+        return self._open.alone(name)
 
     def get(self, name: str) -> Session:
         """The session of that name, opened if it is not; for reads, which it serves even if it is closed meanwhile.
@@ -92,19 +73,12 @@ class SessionFolder:
     @contextmanager
     def using(self, name: str) -> Iterator[Session]:
         """The session of that name, as `get`; not closed for want of use before the block is left."""
-        with self._changed:
-            self._users[name] += 1
-        try:
+        with self._open.kept(name):
             yield self._get(name)
-        finally:
-            with self._changed:
-                self._users[name] -= 1
-                if not self._users[name]:
-                    del self._users[name]
 
     def load(self, name: str) -> Session:
         """As `get`, inside `alone`."""
-        if (session := self._opened(name)) is not None:
+        if (session := self._open.get(name)) is not None:
             return session
         if (entry := self._manifest.get(name)) is None:
             raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
@@ -137,7 +111,7 @@ class SessionFolder:
         entry = self._manifest.get(name)
         if entry is None:
             raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
-        if (session := self._opened(name)) is not None:
+        if (session := self._open.get(name)) is not None:
             core = session.core
             with core.lock:
                 if core.writer is not None and not core.writer.lost:
@@ -147,12 +121,10 @@ class SessionFolder:
                     )
                 # Before the lock is let go: nobody may open a writer any more.
                 core.ended = True
-            with self._changed:
-                del self._open[name]
+            self._open.drop(name)
             core.end()
-        with self._changed:
-            self._infos.pop(name, None)
         self._manifest.delete(name)
+        self._open.drop(name)
         with disk_call("delete a folder", folder := self._folder / entry.id):
             shutil.rmtree(folder)
         sync_folder(self._folder)
@@ -160,14 +132,12 @@ class SessionFolder:
 
     def loaded(self) -> list[Session]:
         """Those that are open."""
-        with self._changed:
-            return [*self._open.values()]
+        return self._open.all()
 
     def describe(self, entry: SessionEntry) -> types_pb2.SessionInfo | None:
         """A session as it is now; None if it was deleted since. One that cannot be read says why in `finder_status`."""
-        with self._changed:
-            if entry.name not in self._open and (known := self._infos.get(entry.name)) is not None:
-                return known
+        if (known := self._open.info(entry.name)) is not None:
+            return known
         try:
             return self.get(entry.name).info()
         except SessionNotFound:
@@ -183,11 +153,8 @@ class SessionFolder:
 
     def close(self) -> None:
         """Syncs and closes all; no call may follow. Raises StorageFailed after all are closed."""
-        with self._changed:
-            sessions = [*self._open.values()]
-            self._open.clear()
         failures: list[StorageFailed] = []
-        for session in sessions:
+        for session in self._open.clear():
             try:
                 session.core.end()
             except StorageFailed as error:
@@ -196,53 +163,10 @@ class SessionFolder:
             raise failures[0]
 
     def _get(self, name: str) -> Session:
-        with self._changed:
-            if name not in self._busy and (session := self._open.pop(name, None)) is not None:
-                self._open[name] = session
-                return session
+        if (session := self._open.find(name)) is not None:
+            return session
         with self.alone(name):
             return self.load(name)
-
-    def _opened(self, name: str) -> Session | None:
-        with self._changed:
-            return self._open.get(name)
-
-    def _not_busy(self, name: str) -> None:
-        with self._changed:
-            self._busy.remove(name)
-            self._changed.notify_all()
-
-    def _close_idle(self) -> None:
-        """Closes those that nobody uses, as many as are too many."""
-        while (name := self._next_idle()) is not None:
-            try:
-                self._close(name)
-            finally:
-                self._not_busy(name)
-
-    def _next_idle(self) -> str | None:
-        """The one to close next, made busy."""
-        with self._changed:
-            if len(self._open) <= self._limits.sessions_open_max:
-                return None
-            for name, session in self._open.items():
-                if name not in self._busy and not self._users[name] and session.core.idle:
-                    self._busy.add(name)
-                    return name
-        return None
-
-    def _close(self, name: str) -> None:
-        with self._changed:
-            session = self._open[name]
-        try:
-            session.core.end_if_idle()
-        finally:
-            if session.core.ended:
-                self._closed(session)
-                info = session.info()
-                with self._changed:
-                    del self._open[name]
-                    self._infos[name] = info
 
     def _serve(self, entry: SessionEntry, files: SessionFiles, recovered: Recovered) -> Session:
         """Takes a session into those that are open, with its writer as it was left: lost."""
@@ -253,7 +177,5 @@ class SessionFolder:
             core.writer = Attachment(writer.attachment, writer.worker, session, recovered.epoch)
             core.writer.applied_seq = recovered.applied_seq
             core.writer.lost = True
-        with self._changed:
-            self._open[entry.name] = session
-            self._infos.pop(entry.name, None)
+        self._open.add(entry.name, session)
         return session

@@ -14,7 +14,7 @@ from memsvc.policy import make_policy
 from memsvc.scoring import make_scorer
 from memsvc.session.limits import SessionLimits
 from memsvc.session.steps import FLOAT_TYPES
-from memsvc.shards.sealed import sealed_kind
+from memsvc.shards.choice import sealed_kind
 from protos.memsvc.v1 import types_pb2
 
 # Limits of a spec that are no settings: past them its values make no sense.

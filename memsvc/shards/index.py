@@ -25,9 +25,9 @@ import numpy as np
 
 from memsvc.lattice import SCALE, similarities
 from memsvc.shards.base import NOTHING, BlockHits, Hits, Int16Array, Int64Array, Shard, best, dot_of, index_of, shifted
+from memsvc.shards.choice import SavableShard, sealed_kind
 from memsvc.shards.flat import FlatShard
 from memsvc.shards.scan import best_of_matrix
-from memsvc.shards.sealed import SavableShard, sealed_kind
 from protos.memsvc.v1 import types_pb2 as wire
 
 # Bookmarks that are sealed at once, and searched for at once.

@@ -54,6 +54,8 @@ COMMANDS: list[tuple[str, list[str], list[str]]] = [
     ("odd window", [*ASK, *LLAMA, *TEXT, "--window", "100"], ["multiple of 64", "100"]),
     ("unknown policy", [*ASK, *LLAMA, *TEXT, "--policy", "best"], ["surprisal", "best"]),
     ("coverage of 2", [*ASK, *LLAMA, *TEXT, "--coverage", "2"], ["at most 1", "2"]),
+    ("fused without a GPU", [*ASK, *LLAMA, *TEXT, "--attention", "fused"], ["GPU", "cpu"]),
+    ("unknown attention", [*ASK, *LLAMA, *TEXT, "--attention", "quick"], ["sdpa", "quick"]),
     ("no chat template", [*ASK, *LLAMA, *TEXT, "--chat"], ["chat template", "none"]),
     ("nothing to read", [*ASK, *LLAMA], ["--file", "--session"]),
     ("unknown session", [*ASK, *LLAMA, "--memory", "{a}", "--session", "no-such"], ["no-such"]),

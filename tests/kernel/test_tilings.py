@@ -5,14 +5,8 @@ from attn_kernels.forward.tilings import DECODE_ROWS, Tiling, splits_for, tiling
 
 def test_few_rows_take_the_smallest_tile() -> None:
     """Proves that decode and chunk are told apart by rows: queries times heads of a group."""
-    assert tiling_for(1, 64, 2, 8, 132).rows == tiling_for(DECODE_ROWS, 64, 2, 8, 132).rows == DECODE_ROWS
-    assert tiling_for(DECODE_ROWS + 1, 64, 2, 8, 132).rows > DECODE_ROWS
-
-
-def test_queries_enough_for_the_device_take_the_largest_tile() -> None:
-    """Proves that training shapes and short chunks are told apart by how many large tiles there are."""
-    assert tiling_for(16384, 128, 2, 16, 132).rows > tiling_for(1024, 128, 2, 8, 132).rows
-    assert tiling_for(16384, 128, 4, 16, 132).rows == tiling_for(1024, 128, 4, 8, 132).rows
+    assert tiling_for(1, 64, 2).rows == tiling_for(DECODE_ROWS, 64, 2).rows == DECODE_ROWS
+    assert tiling_for(DECODE_ROWS + 1, 64, 2).rows > DECODE_ROWS
 
 
 def test_splits_fill_the_device_and_no_more() -> None:
@@ -33,7 +27,7 @@ def test_splits_fill_the_last_of_few_waves() -> None:
 
 def test_keys_are_rotated_ahead_only_for_several_tiles() -> None:
     """Proves that decode, which reads each key once, takes no memory and no launch for rotated keys."""
-    tiling = tiling_for(1000, 128, 2, 8, 132)
+    tiling = tiling_for(1000, 128, 2)
     assert turns_ahead(tiling, 2)
     assert not turns_ahead(tiling, 1)
-    assert not turns_ahead(tiling_for(1, 128, 2, 8, 132), 2)
+    assert not turns_ahead(tiling_for(1, 128, 2), 2)

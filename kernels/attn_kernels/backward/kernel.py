@@ -183,15 +183,56 @@ def row_gradients(
 
 
 @triton.jit
-def first_to_see(ops, sizes, batch, position):
-    """The first query at or after `position`; the number of queries if there is none."""
+def bounds_of(ops, sizes, batch, first_key, last_key):
+    """The first query that sees the first key, and the one from which on all see the last; n where there is none."""
     found = sizes.queries
+    whole = 0
     for first in range(0, sizes.queries, SCAN):
         query = first + tl.arange(0, SCAN)
-        at = tl.load(ops.query_position + batch * sizes.queries + query, mask=query < sizes.queries, other=-1)
-        seen = (at >= position) & (query < sizes.queries)
-        found = tl.minimum(found, tl.min(tl.where(seen, query, sizes.queries), axis=0))
-    return found
+        exists = query < sizes.queries
+        at = tl.load(ops.query_position + batch * sizes.queries + query, mask=exists, other=NEVER)
+        found = tl.minimum(found, tl.min(tl.where(exists & (at >= first_key), query, sizes.queries), axis=0))
+        whole = tl.maximum(whole, tl.max(tl.where(at < last_key, query + 1, 0), axis=0))
+    return found, whole
+
+
+@triton.jit
+def gather_entry_gradients(
+    ops,
+    work,
+    out_strides,
+    sizes,
+    entry,
+    span,
+    sums,
+    scale,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    """Add what rows span[0] .. span[1] - 1 give to `sums`: both halves of the rotated keys' gradient, and the values'.
+
+    `entry` holds batch row, KV head, both halves of keys, values, bias, positions of keys and which are filled.
+    """
+    batch, kv_head, k1, k2, v, bias, key_at, filled = entry
+    dk1, dk2, dv = sums
+    held = sizes.queries * GROUP
+    for first in range(span[0], span[1], ROWS):
+        row = first + tl.arange(0, ROWS)
+        rows = (batch, kv_head, row, row < held)
+        q1, q2, grad, at, lse, alpha, delta = load_rows(ops, work, out_strides, sizes, rows, GROUP, v.shape[1])
+        scores = product(k1, tl.trans(q1), tl.zeros([PAGE, ROWS], tl.float32))
+        scores = product(k2, tl.trans(q2), scores)
+        weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[None, :])
+        if not WHOLE:
+            seen = filled[:, None] & (key_at[:, None] <= at[None, :])
+            weights = tl.where(seen, weights, 0.0)
+        dv = product(narrow(weights, grad.dtype), grad, dv)
+        by_weight = product(v, tl.trans(grad), tl.zeros([PAGE, ROWS], tl.float32))
+        rounded = narrow(weights * (by_weight - delta[None, :]), q1.dtype)
+        dk1 = product(rounded, q1, dk1)
+        dk2 = product(rounded, q2, dk2)
+    return dk1, dk2, dv
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -208,37 +249,36 @@ def entry_gradients(
 ):
     """Gradients of an entry's keys, turned back, and values, float32 [B * S, Hkv, 64, D]; grid (B * S, Hkv)."""
     HALF: tl.constexpr = HEAD_DIM // 2
-    entry, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    batch = entry // sizes.entries
-    page, key_at, filled, sound = keys_of(ops, sizes, entry)
-    turned = ahead(ops.turned, sizes, kv_head, entry, HALF)
+    number, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    batch = number // sizes.entries
+    page, key_at, filled, sound = keys_of(ops, sizes, number)
+    turned = ahead(ops.turned, sizes, kv_head, number, HALF)
     k1, k2 = tl.load(turned), tl.load(turned + HALF)
     v = load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM)
-    bias = tl.load(ops.bias + entry)
-    held = tl.where(tl.max(filled.to(tl.int32), axis=0) > 0, sizes.queries * GROUP, 0)
-    start = first_to_see(ops, sizes, batch, tl.min(key_at, axis=0)) * GROUP // ROWS * ROWS
-    dk1 = tl.zeros([PAGE, HALF], tl.float32)
-    dk2 = tl.zeros([PAGE, HALF], tl.float32)
-    dv = tl.zeros([PAGE, HEAD_DIM], tl.float32)
-    for first in range(start, held, ROWS):
-        row = first + tl.arange(0, ROWS)
-        rows = (batch, kv_head, row, row < held)
-        q1, q2, grad, at, lse, alpha, delta = load_rows(ops, work, out_strides, sizes, rows, GROUP, HEAD_DIM)
-        scores = product(k1, tl.trans(q1), tl.zeros([PAGE, ROWS], tl.float32))
-        scores = product(k2, tl.trans(q2), scores)
-        weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[None, :])
-        seen = filled[:, None] & (key_at[:, None] <= at[None, :])
-        weights = tl.where(seen, weights, 0.0)
-        dv = product(narrow(weights, grad.dtype), grad, dv)
-        by_weight = product(v, tl.trans(grad), tl.zeros([PAGE, ROWS], tl.float32))
-        rounded = narrow(weights * (by_weight - delta[None, :]), q1.dtype)
-        dk1 = product(rounded, q1, dk1)
-        dk2 = product(rounded, q2, dk2)
+    entry = (batch, kv_head, k1, k2, v, tl.load(ops.bias + number), key_at, filled)
+
+    # rows     0 .. start        see nothing of the page
+    #      start .. middle       see some of it, or the page is not full
+    #     middle .. held         see all of it
+    count = tl.sum(filled.to(tl.int32), axis=0)
+    held = tl.where(count > 0, sizes.queries * GROUP, 0)
+    found, whole = bounds_of(ops, sizes, batch, tl.min(key_at, axis=0), tl.max(key_at, axis=0))
+    start = found * GROUP // ROWS * ROWS
+    middle = tl.where(count == PAGE, tl.cdiv(whole * GROUP, ROWS) * ROWS, held)
+    middle = tl.minimum(tl.maximum(middle, start), held)
+    nothing = tl.zeros([PAGE, HALF], tl.float32)
+    sums = (nothing, nothing, tl.zeros([PAGE, HEAD_DIM], tl.float32))
+    sums = gather_entry_gradients(
+        ops, work, out_strides, sizes, entry, (start, middle), sums, scale, GROUP, ROWS, False
+    )
+    dk1, dk2, dv = gather_entry_gradients(
+        ops, work, out_strides, sizes, entry, (middle, held), sums, scale, GROUP, ROWS, True
+    )
 
     # Unfilled slots have no position and keep their 0.
     known = (key_at >= 0) & (key_at < sizes.positions)
     one, two = turn_back(dk1 * scale, dk2 * scale, key_at, known, ops, HALF)
-    slot = ((entry * sizes.kv_heads + kv_head) * PAGE + tl.arange(0, PAGE))[:, None] * HEAD_DIM
+    slot = ((number * sizes.kv_heads + kv_head) * PAGE + tl.arange(0, PAGE))[:, None] * HEAD_DIM
     place = work.grad_keys + slot + tl.arange(0, HALF)[None, :]
     tl.store(place, tl.where(filled[:, None], one, 0.0))
     tl.store(place + HALF, tl.where(filled[:, None], two, 0.0))

@@ -1,4 +1,8 @@
-"""Chosen configurations of the backward pass, in one place. Pure integers."""
+"""Chosen configurations of the backward pass, in one place. Pure integers.
+
+Half precision at D = 64 and 128 is the best of a sweep on an H100 over whole sequences of 4,096 tokens; what is near it
+differs by less than a twentieth. D = 256 and float32 were chosen to fit.
+"""
 
 from dataclasses import dataclass
 
@@ -13,8 +17,8 @@ class Tiling:
 
 
 # By head size: gradients of rows, then of pages.
-_ROWS = {64: Tiling(128, 4, 3), 128: Tiling(64, 4, 2), 256: Tiling(64, 8, 1)}
-_ENTRIES = {64: Tiling(64, 4, 3), 128: Tiling(64, 4, 2), 256: Tiling(32, 8, 1)}
+_ROWS = {64: Tiling(64, 4, 2), 128: Tiling(64, 4, 3), 256: Tiling(64, 8, 1)}
+_ENTRIES = {64: Tiling(64, 4, 2), 128: Tiling(64, 4, 2), 256: Tiling(32, 8, 1)}
 # Products without matrix units need the registers.
 _FLOAT32 = Tiling(16, 8, 1)
 

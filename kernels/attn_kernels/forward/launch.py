@@ -109,7 +109,7 @@ def paged_forward(
     ops, strides, sizes = operands(query, position, pages, table, rope, alpha)
     rows = count * (heads // sizes.kv_heads)
     processors = multiprocessors(query.device)
-    tiling = tiling_for(rows, dim, query.element_size(), batch * sizes.kv_heads, processors)
+    tiling = tiling_for(rows, dim, query.element_size())
     tiles = triton.cdiv(rows, tiling.rows)
     splits = splits_for(tiling, tiles * batch * sizes.kv_heads, sizes.entries, processors)
     out = query.new_empty((batch, heads, count, dim))

@@ -23,8 +23,8 @@ class Tiling:
         stages: Depth of the loop's software pipeline. A page's keys, values and angles take 32 to 128 KiB a stage, of
             the 227 KiB of shared memory that an H100's multiprocessor has.
         programs: Programs for each multiprocessor, which splits make up for where there are few tiles.
-        turn_ahead: Rotate keys once ahead when several tiles read them: from D = 128 on, rotating in every tile takes a
-            sixth to a fifth longer, for a page's float32 angles are as many bytes as its keys and values together.
+        turn_ahead: Rotate keys once ahead when several tiles read them: rotating in every tile takes a seventh to a
+            fifth longer, for a page's float32 angles are as many bytes as its keys and values together.
     """
 
     rows: int
@@ -34,19 +34,15 @@ class Tiling:
     turn_ahead: bool = False
 
 
-_DECODE = {64: Tiling(DECODE_ROWS, 4, 2, 3), 128: Tiling(DECODE_ROWS, 4, 2, 3), 256: Tiling(DECODE_ROWS, 4, 1, 2)}
+_DECODE = {64: Tiling(DECODE_ROWS, 2, 2, 4), 128: Tiling(DECODE_ROWS, 4, 2, 2), 256: Tiling(DECODE_ROWS, 4, 1, 2)}
 _CHUNK = {
-    64: Tiling(128, 4, 1, 2),
+    64: Tiling(128, 4, 2, 2, turn_ahead=True),
     128: Tiling(64, 4, 3, 2, turn_ahead=True),
     256: Tiling(64, 8, 1, 1, turn_ahead=True),
 }
-# Where there are queries enough to fill the device with large tiles, as in training.
-_LONG = {64: Tiling(128, 4, 3, 1, turn_ahead=True), 128: Tiling(128, 8, 3, 1, turn_ahead=True), 256: _CHUNK[256]}
 # float32 products run without matrix units and need the registers: small tiles.
 _DECODE_FLOAT32 = Tiling(DECODE_ROWS, 4, 1, 2)
 _CHUNK_FLOAT32 = Tiling(32, 8, 1, 1)
-# Large tiles from so many programs for each multiprocessor on.
-_LONG_PROGRAMS = 2
 # One program merges all splits of a row: up to 128 KiB at once, in registers.
 _SPLITS_MAX = 128
 # Splits tried where there are several waves; each writes a partial result.
@@ -55,17 +51,11 @@ _SPLITS_OF_WAVES = 8
 _WORTH_SPLITTING = 0.95
 
 
-def tiling_for(rows: int, head_dim: int, element_bytes: int, pairs: int, multiprocessors: int) -> Tiling:
-    """Configuration for tiles over `rows` rows (queries times heads that share a KV head) of each of `pairs`.
-
-    A pair is one KV head of one row of the batch.
-    """
+def tiling_for(rows: int, head_dim: int, element_bytes: int) -> Tiling:
+    """Configuration for tiles over `rows` rows (queries times heads that share a KV head)."""
     decode = rows <= DECODE_ROWS
     if element_bytes == 4:
         return _DECODE_FLOAT32 if decode else _CHUNK_FLOAT32
-    long = _LONG[head_dim]
-    if rows // long.rows * pairs >= _LONG_PROGRAMS * multiprocessors:
-        return long
     return (_DECODE if decode else _CHUNK)[head_dim]
 
 

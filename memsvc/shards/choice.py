@@ -1,6 +1,7 @@
 """Which finder takes the sealed part of an index, by a session's spec.
 
-FAISS is an extra of the package: it is imported only where a session asks for it.
+Compiled libraries are imported only where a session asks for them: FAISS is an extra of the package, and hnswlib exists
+as source alone.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from typing import Protocol, runtime_checkable
 from memsvc.errors import InvalidRequest
 from memsvc.shards.base import Int16Array, Shard
 from memsvc.shards.dictionary import DictionaryShard
-from memsvc.shards.hnsw import HnswShard
 from memsvc.shards.walk import WalkShard
 from protos.memsvc.v1 import types_pb2 as wire
 
@@ -51,7 +51,7 @@ def sealed_kind(finder: "wire.FinderKind.ValueType") -> SealedKind | None:
     if finder == wire.FINDER_KIND_FLAT:
         return None
     if finder == wire.FINDER_KIND_HNSW:
-        return SealedKind("hnsw", "graphs", HnswShard, HnswShard.load)
+        return _hnsw_kind()
     if finder == wire.FINDER_KIND_FAISS:
         return _faiss_kind()
     if finder == wire.FINDER_KIND_WALK:
@@ -59,6 +59,14 @@ def sealed_kind(finder: "wire.FinderKind.ValueType") -> SealedKind | None:
     if finder == wire.FINDER_KIND_DICTIONARY:
         return SealedKind("dictionary", "dictionaries", DictionaryShard, None)
     raise InvalidRequest(f"expected search.finder FLAT, HNSW, FAISS, WALK or DICTIONARY, got {finder}")
+
+
+def _hnsw_kind() -> SealedKind:
+    try:
+        from memsvc.shards.hnsw import HnswShard
+    except ImportError as error:
+        raise InvalidRequest("expected hnswlib to be installed for search.finder HNSW, got none") from error
+    return SealedKind("hnsw", "graphs", HnswShard, HnswShard.load)
 
 
 def _faiss_kind() -> SealedKind:
