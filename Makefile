@@ -63,7 +63,7 @@ protos: $(STAMP) ## generate the stubs again
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I . --python_out=. --grpc_python_out=. \
 		--mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTO_FILES)
 
-eval-small: $(STAMP) ## answers with and without memory, 8 texts of 12,000 tokens
+eval-small: $(STAMP) ## answers with and without memory, 10 texts of 12,000 tokens
 	$(BIN)/python -m benchmarks.eval_small
 
 bench: $(STAMP) ## what memory costs while reading

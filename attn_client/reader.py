@@ -1,4 +1,4 @@
-"""One session being read by one model: the order of passes, steps, blocks and recalls (DESIGN, one step end to end).
+"""One session being read by one model: the order of passes, steps, blocks and recalls (docs/ARCHITECTURE.md).
 
     read     window-only passes of a chunk each; embeddings and finished blocks stream to the memory server
     prompt   the last pass of a prompt runs twice: the first gives the vectors to search with, the second attends to
@@ -19,7 +19,7 @@ from attn_client.hf.passes import ModelPasses, PassOutput
 from attn_client.memory import MemorySession, RecallAsk, StepRecord
 from attn_client.recall import LaggedRecall
 from attn_client.residents import Residents
-from attn_client.salience import SURPRISAL, Surprisal
+from attn_client.salience import SURPRISAL, Surprisal, wants_surprisal
 from attn_client.settings import BLOCK_TOKENS, Settings
 from attn_client.streams import PROBE, embeddings_of, logits_of_tail, restore_tail
 from attn_client.window import Geometry
@@ -41,6 +41,7 @@ class Reader:
         self._memory_layers = frozenset(range(passes.decoder.shape.layers) if layers is None else layers)
         self.recalls = LaggedRecall(memory, settings.recall) if memory is not None else None
         self._surprisal = Surprisal(passes.decoder.head, settings.probe.salience_vocabulary)
+        self._salient = memory is not None and wants_surprisal(memory.info.spec.policy)
         self._last_hidden: Tensor | None = None
         self._logits: Tensor | None = None
         self._last_id: int | None = None
@@ -173,7 +174,7 @@ class Reader:
             first_position=self.position,
             ids=ids.cpu().numpy().astype(np.uint32),
             embeddings={PROBE: embeddings_of(probe)},
-            signals={SURPRISAL: self._signal(ids, hidden)},
+            signals={SURPRISAL: self._signal(ids, hidden)} if self._salient else {},
             resident=(start, max(0, self.position + len(ids) - start)),
             recall=ask,
         )

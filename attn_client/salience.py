@@ -8,7 +8,15 @@ token itself; docs/LOG.md has the measured agreement with the full vocabulary.
 import torch
 from torch import Tensor
 
+from protos.memsvc.v1 import types_pb2
+
 SURPRISAL = "surprisal"
+
+
+def wants_surprisal(policy: types_pb2.PolicySpec) -> bool:
+    """Whether a session's policy looks at surprisal; for others it is not worth its time."""
+    kinds = (policy.kind, *(part.kind for part in policy.weights))
+    return types_pb2.POLICY_KIND_SURPRISAL in kinds
 
 
 class Surprisal:

@@ -1,7 +1,11 @@
-"""Settings of the model side. Every default lives here and nowhere else; every value is checked when the record is
-made.
+"""Settings of the model side: defaults, and the ranges that are checked when a record is made.
 
-The profile `facts` (window 512) is the default: a short window reads facts best (docs/LOG.md, feasibility study).
+Invariants:
+    A default of a field stands here and nowhere else. Settings of the connection are in `attn_client.memory.settings`.
+    A value out of range is an InvalidSettings that names field, range and value. What depends on the model (its layers,
+    its trained length, its device) is checked when it is attached.
+
+The default window is short, 512 tokens, because that reads facts best (docs/LOG.md, feasibility study).
 """
 
 import math
@@ -19,6 +23,14 @@ POLICIES = ("every", "fixed", *WEIGHTED_POLICIES, "hybrid")
 METRICS = ("cosine", "dot", "pearson")
 # Least coverage of the policies that count forced bookmarks; `surprisal` has them on top.
 HELD_COVERAGE_MIN = 0.02
+# Largest values of whole numbers that a memory server takes; each is at least 1.
+BOOKMARK_COUNTS_MAX = {
+    "every_tokens": 2**31 - 1,
+    "trail_blocks": 4096,
+    "trail_tokens": 4096,
+    "links_max": 64,
+    "centring_tokens": 65536,
+}
 
 
 def _require(holds: bool, name: str, expected: str, came: object) -> None:
@@ -121,11 +133,20 @@ class BookmarkSettings:
         if self.policy not in ("every", "fixed", "surprisal"):
             enough = self.coverage >= HELD_COVERAGE_MIN
             _require(enough, "bookmarks.coverage", f"{HELD_COVERAGE_MIN} to 1 with {self.policy}", self.coverage)
+        self._check_search()
         names = [name for name, _ in self.hybrid_weights]
         known = 0 < len(names) == len(set(names)) and set(names) <= set(WEIGHTED_POLICIES)
         positive = all(0.0 < weight < math.inf for _, weight in self.hybrid_weights)
         expected = f"weights above 0 of different ones of {', '.join(WEIGHTED_POLICIES)}"
         _require(known and positive, "bookmarks.hybrid_weights", expected, self.hybrid_weights)
+
+    def _check_search(self) -> None:
+        for name, most in BOOKMARK_COUNTS_MAX.items():
+            value = getattr(self, name)
+            _require(1 <= value <= most, f"bookmarks.{name}", f"1 to {most}", value)
+        _require(0.0 < self.trail_decay < 1.0, "bookmarks.trail_decay", "above 0, below 1", self.trail_decay)
+        least = self.link_similarity_min
+        _require(-1.0 <= least <= 1.0, "bookmarks.link_similarity_min", "-1 to 1", least)
 
 
 @dataclass(frozen=True)

@@ -98,14 +98,14 @@ def flex_end_to_end() -> Attend:
     def attend(request: Request) -> Tensor:
         return flex.attend(request, torch.bfloat16).out
 
-    return torch.compile(attend, dynamic=False)
+    return _compiled(attend)
 
 
 def flex_in_parts() -> Attend:
     """The same with each part compiled alone."""
-    prepare = torch.compile(gathered, dynamic=False)
-    build = torch.compile(create_block_mask, dynamic=False)
-    attention = torch.compile(flex_attention, dynamic=False)
+    prepare = _compiled(gathered)
+    build = _compiled(create_block_mask)
+    attention = _compiled(flex_attention)
 
     def attend(request: Request) -> Tensor:
         held = prepare(request, torch.float32, torch.bfloat16)
@@ -117,7 +117,7 @@ def flex_in_parts() -> Attend:
 
 def flex_alone(request: Request) -> Attend:
     """FlexAttention over what `alone` made of a request, with its mask built once."""
-    attention = torch.compile(flex_attention, dynamic=False)
+    attention = _compiled(flex_attention)
     mask = flex.block_mask(request)
 
     def attend(made: Request) -> Tensor:
@@ -154,6 +154,11 @@ def sdpa_alone(request: Request) -> Tensor:
     return scaled_dot_product_attention(
         request.query, request.pages.keys, request.pages.values, attn_mask=mask, scale=request.scale, enable_gqa=True
     )
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """In fixed sizes, whole or not at all: nothing falls back to eager, not even after many sizes."""
+    return torch.compile(function, dynamic=False, fullgraph=True)
 
 
 def _flexed(request: Request, held: Gathered, attention: Callable[..., Any], mask: object) -> Tensor:

@@ -1,4 +1,4 @@
-"""Append-only arrays that grow: what the graph and the chains are made of.
+"""Append-only arrays that grow: what graph, chains, dictionaries, tokens and tables of blocks are made of.
 
 Invariants:
     A row never changes once appended, so a view taken earlier stays valid and constant while the column grows.

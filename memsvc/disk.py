@@ -1,4 +1,4 @@
-"""The disk calls that the log and the blocks share: each does all of its work, or raises StorageFailed.
+"""The disk calls that log, blocks, saved shards and folders share: each does all of its work, or raises StorageFailed.
 
 Must not know: what the bytes mean.
 """

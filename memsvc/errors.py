@@ -20,7 +20,7 @@
     |   |-- ArenaNotAccepted
     |   `-- ProtocolVersion
     |-- StaleEpoch                  another writer took over: read again, then retry
-    |-- LimitExceeded               one past a setting
+    |-- LimitExceeded               one past a limit
     |-- DeadlineExceeded
     |-- ManifestUnavailable         retry the call
     |-- DataLoss                    what was stored does not come back as it was written
@@ -71,7 +71,7 @@ class EmbeddingInvalid(InvalidRequest):
 
 
 class MessageTooLarge(InvalidRequest):
-    """More bytes or tokens in one message than was agreed in Welcome."""
+    """More tokens in one message or step than Welcome says. Messages of too many bytes are refused by gRPC itself."""
 
     default_reason = "MESSAGE_TOO_LARGE"
 
@@ -167,7 +167,7 @@ class StaleEpoch(MemsvcError):
 
 
 class LimitExceeded(MemsvcError):
-    """One past a limit that is a setting; the message names both."""
+    """One past a limit, a setting or a constant; the message says what was expected and, if it is known, what came."""
 
     default_reason = "LIMIT_EXCEEDED"
 
@@ -197,7 +197,10 @@ class CorruptBlock(DataLoss):
 
 
 class CorruptLog(DataLoss):
-    """A bad record with good ones after it, or a log of another session or format."""
+    """Damage before the mark that says what is durable, records that contradict each other, or another session's log.
+
+    Bad bytes past that mark are what a crash leaves: they are cut off.
+    """
 
     default_reason = "CORRUPT_LOG"
 

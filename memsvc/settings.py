@@ -1,7 +1,8 @@
-"""Settings of the memory server: every default and every limit, checked when the record is made.
+"""Settings of the memory server, checked against their ranges when the record is made.
 
 Invariants:
-    A default stands here and nowhere else; a name ends in its unit.
+    A default of a field stands here and nowhere else. Limits that are no settings are constants where they are kept to,
+    or further fields of `memsvc.session.limits`.
     A value out of range is an InvalidRequest with the reason INVALID_SETTING that names field, range and value.
 Must not know: gRPC, argparse, the environment.
 """
@@ -13,6 +14,9 @@ from pathlib import Path
 from memsvc.errors import InvalidRequest
 
 MIB = 1024 * 1024
+
+# Highest that `message_bytes_max` may be set to: a reader that takes so much can read any server.
+MESSAGE_BYTES_HIGHEST = 64 * MIB
 
 # Longest path of a Unix socket: sun_path is 108 bytes with its closing zero (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
@@ -43,7 +47,10 @@ def check_address(name: str, address: str) -> None:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """How much the server takes on; one past any of these is a typed error.
+    """How much the server takes on. One past any of these is refused, if nothing else is said.
+
+    gRPC itself refuses a message past `message_bytes_max` and a call past `calls_max`. The oldest remembered recall
+    gives way to a new one. One batch above the credit is refused; over several batches the client keeps to it.
 
     Args:
         message_bytes_max: Largest gRPC message, both ways.
@@ -70,7 +77,7 @@ class LimitSettings:
     calls_max: int = 1024
 
     def __post_init__(self) -> None:
-        _within(self, "message_bytes_max", 4 * MIB, 64 * MIB)
+        _within(self, "message_bytes_max", 4 * MIB, MESSAGE_BYTES_HIGHEST)
         _within(self, "step_tokens_max", 1, 65536)
         _within(self, "credit_tokens", self.step_tokens_max, 2**24)
         _within(self, "sessions_max", 1, 1_000_000)

@@ -12,7 +12,8 @@ Invariants:
     A token's votes depend on itself and on what it can see, both fixed when it was read: they are computed once, and a
     recall is the same whatever the steps were that tokens came in.
     Positions ascend; a gap is tokens that do not vote.
-Must not know: sessions, finders, I/O. Bookmarks are found by the function that a recall is given.
+Must not know: sessions, I/O, which finder there is. Bookmarks are found by the function that a recall is given; of
+`memsvc.shards` only the form of its answers is known.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Command line of the model side: `attn-client ask|ingest`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage; one line each.
+Exit codes: 0 done; 1 failed, with one line that says why, also for a value out of its range; 2 the flags cannot be
+parsed, one line; 130 interrupted.
 """
 
 import sys

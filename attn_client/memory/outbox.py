@@ -204,7 +204,7 @@ class StepQueue:
         return done, lost
 
     def clear(self) -> list[PendingStep]:
-        """Give up what is not acknowledged; yields it."""
+        """Give up what is not acknowledged, and return it."""
         given_up = [*self._sent, *self._waiting]
         self._sent.clear()
         self._waiting.clear()
@@ -310,7 +310,7 @@ class BlockQueue:
         return len(lost)
 
     def clear(self) -> list[PendingBlock]:
-        """Give up what is not acknowledged; yields it."""
+        """Give up what is not acknowledged, and return it."""
         given_up = [*self._sent.values(), *self._waiting]
         self._sent.clear()
         self._waiting.clear()

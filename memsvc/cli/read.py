@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 
 from memsvc.cli import shape
+from memsvc.settings import MESSAGE_BYTES_HIGHEST
 from protos.memsvc.v1 import graph_pb2, graph_pb2_grpc, session_pb2, session_pb2_grpc
 
 TIMEOUT_S = 30.0
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 _PAGE_SIZE = 1000
 
 Record = dict[str, Any]
@@ -24,7 +24,7 @@ class ReadFailed(Exception):
 def show(options: argparse.Namespace) -> None:
     """Print what a reading command asks for. Raises ReadFailed."""
     read, table = _COMMANDS[options.command]
-    limits = [("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)]
+    limits = [("grpc.max_receive_message_length", MESSAGE_BYTES_HIGHEST)]
     with grpc.insecure_channel(options.memory, options=limits) as channel:
         try:
             record = read(channel, options)

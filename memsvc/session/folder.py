@@ -5,7 +5,7 @@
 Invariants:
     A session's folder is open once: one call at a time makes, opens or deletes a name.
     A session is in the manifest only once its files are durable, and its files go only once it is not.
-Must not know: attachments.
+Must not know: what a step, a view or a recall is; of attachments only the writer that a log or a deletion names.
 """
 
 import shutil

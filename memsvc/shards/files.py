@@ -7,11 +7,12 @@ Invariants:
     There is at most one file of a kind for each first bookmark once `store` returns.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import google_crc32c
+
+from memsvc.disk import disk_call, sync_file, sync_folder
 
 _READ_BYTES = 1 << 20
 
@@ -24,21 +25,26 @@ def store(folder: Path, kind: str, first: int, digest: str, write: Callable[[str
         write: Writes the shard to the path it is given.
 
     Durability: the file survives power loss once this returns.
+
+    Raises:
+        StorageFailed: The disk refused; what stood there before may be gone.
     """
-    write(str(unnamed := folder / f"{kind}-{first}-{digest}.tmp"))
-    with unnamed.open("rb") as file:
-        os.fsync(file.fileno())
-    path = unnamed.rename(folder / f"{kind}-{first}-{digest}-{_crc32c(unnamed):08x}.bin")
-    for other in set(folder.glob(f"{kind}-{first}-*")) - {path}:
-        other.unlink()
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+    unnamed = folder / f"{kind}-{first}-{digest}.tmp"
+    with disk_call("write a shard", unnamed):
+        write(str(unnamed))
+        with unnamed.open("rb") as file:
+            sync_file(file.fileno(), unnamed)
+    crc = _crc32c(unnamed)
+    with disk_call("name a shard's file", unnamed):
+        path = unnamed.rename(folder / f"{kind}-{first}-{digest}-{crc:08x}.bin")
+        for other in set(folder.glob(f"{kind}-{first}-*")) - {path}:
+            other.unlink()
+    sync_folder(folder)
     return path
 
 
 def stored(folder: Path, kind: str, first: int, digest: str) -> Path | None:
-    """The undamaged file of exactly these bookmarks; None if there is none."""
+    """The undamaged file of exactly these bookmarks; None if there is none. Raises StorageFailed."""
     for path in folder.glob(f"{kind}-{first}-{digest}-*.bin"):
         if path.name.endswith(f"-{_crc32c(path):08x}.bin"):
             return path
@@ -47,7 +53,7 @@ def stored(folder: Path, kind: str, first: int, digest: str) -> Path | None:
 
 def _crc32c(path: Path) -> int:
     crc = 0
-    with path.open("rb") as file:
+    with disk_call("read a shard", path), path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
             crc = google_crc32c.extend(crc, piece)
     return crc

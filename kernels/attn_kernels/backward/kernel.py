@@ -27,6 +27,8 @@ from attn_kernels.forward.loading import (
     SCAN,
     ahead,
     edges,
+    halves,
+    joined,
     keys_of,
     load_values,
     rows_of,
@@ -84,61 +86,54 @@ def load_rows(ops, work, out_strides, sizes, rows, GROUP: tl.constexpr, HEAD_DIM
     The numbers are lse and weight of the bias in log2 units, and delta. A row that does not exist weighs 0.
     """
     batch, kv_head, row, inside = rows
-    HALF: tl.constexpr = HEAD_DIM // 2
+    column = tl.arange(0, HEAD_DIM)[None, :]
     query, head = (row // GROUP).to(tl.int64), kv_head * GROUP + row % GROUP
     held = (batch * sizes.kv_heads + kv_head) * sizes.queries * GROUP + row
-    place = work.rows + held[:, None] * HEAD_DIM + tl.arange(0, HALF)[None, :]
-    q1 = tl.load(place, mask=inside[:, None], other=0.0)
-    q2 = tl.load(place + HALF, mask=inside[:, None], other=0.0)
+    q = tl.load(work.rows + held[:, None] * HEAD_DIM + column, mask=inside[:, None], other=0.0)
     source = work.grad_out + batch * out_strides[0] + (head * out_strides[1] + query * out_strides[2])[:, None]
-    grad = tl.load(source + tl.arange(0, HEAD_DIM)[None, :] * out_strides[3], mask=inside[:, None], other=0.0)
+    grad = tl.load(source + column * out_strides[3], mask=inside[:, None], other=0.0)
     at = tl.load(ops.query_position + batch * sizes.queries + query, mask=inside, other=-1)
     lse = tl.load(work.row_lse + held, mask=inside, other=float("inf"))
     delta = tl.load(work.delta + held, mask=inside, other=0.0)
     alpha = tl.load(ops.alpha + head, mask=inside, other=0.0) * LOG2_E
-    return q1, q2, grad, at, lse, alpha, delta
+    return q, grad, at, lse, alpha, delta
 
 
 @triton.jit
 def gather_row_gradients(
     ops, strides, sizes, loaded, where, span, sums, scale, BIASED: tl.constexpr, WHOLE: tl.constexpr
 ):
-    """Add what entries span[0] .. span[1] - 1 give to `sums`: both halves of grad_query and grad_alpha.
+    """Add what entries span[0] .. span[1] - 1 give to `sums`: rotated grad_query and grad_alpha.
 
     `where` holds batch row, KV head and the address of this tile's row of grad_bias.
     """
-    q1, q2, grad, at, lse, alpha, delta = loaded
+    q, grad, at, lse, alpha, delta = loaded
     batch, kv_head, grad_bias = where
-    dq1, dq2, dalpha = sums
-    HALF: tl.constexpr = q1.shape[1]
+    dq, dalpha = sums
+    HEAD_DIM: tl.constexpr = q.shape[1]
     for index in range(span[0], span[1]):
         entry = batch * sizes.entries + index
         page, key_at, filled, sound = keys_of(ops, sizes, entry)
         if WHOLE:
             filled = tl.full([PAGE], 1, tl.int1)
             sound = filled
-        turned = ahead(ops.turned, sizes, kv_head, entry, HALF)
         # Those not filled must not reach a product, which 0 times NaN would.
-        k1 = tl.load(turned, mask=filled[:, None], other=0.0)
-        k2 = tl.load(turned + HALF, mask=filled[:, None], other=0.0)
-        v = load_values(ops, strides, sizes, page, kv_head, sound, 2 * HALF)
+        k = tl.load(ahead(ops.turned, sizes, kv_head, entry, HEAD_DIM), mask=filled[:, None], other=0.0)
+        v = load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM)
         bias = tl.load(ops.bias + entry)
-        scores = product(q1, tl.trans(k1), tl.zeros([q1.shape[0], PAGE], tl.float32))
-        scores = product(q2, tl.trans(k2), scores)
+        scores = product(q, tl.trans(k), tl.zeros([q.shape[0], PAGE], tl.float32))
         weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[:, None])
         if not WHOLE:
             seen = filled[None, :] & (key_at[None, :] <= at[:, None])
             weights = tl.where(seen, weights, 0.0)
-        by_weight = product(grad, tl.trans(v), tl.zeros([q1.shape[0], PAGE], tl.float32))
+        by_weight = product(grad, tl.trans(v), tl.zeros([q.shape[0], PAGE], tl.float32))
         by_score = weights * (by_weight - delta[:, None])
         share = tl.sum(by_score, axis=1)
         dalpha += share * bias
         if BIASED:
             tl.store(grad_bias + index, tl.sum(share * alpha, axis=0) / LOG2_E)
-        rounded = narrow(by_score, k1.dtype)
-        dq1 = product(rounded, k1, dq1)
-        dq2 = product(rounded, k2, dq2)
-    return dq1, dq2, dalpha
+        dq = product(narrow(by_score, k.dtype), k, dq)
+    return dq, dalpha
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -160,25 +155,22 @@ def row_gradients(
     tile, pair = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
     batch, kv_head, row, inside, query, head = rows_of(sizes, tile, pair, GROUP, ROWS)
     loaded = load_rows(ops, work, out_strides, sizes, (batch, kv_head, row, inside), GROUP, HEAD_DIM)
-    at = loaded[3]
+    at = loaded[2]
     earliest = tl.min(tl.where(inside, at, NEVER), axis=0)
     whole, end = edges(ops, sizes, batch, earliest, tl.max(at, axis=0))
     whole = tl.minimum(whole, end)
     tile_bias = work.grad_bias + (tile.to(tl.int64) * tl.num_programs(1) + pair) * sizes.entries
     where = (batch, kv_head, tile_bias)
-    nothing = tl.zeros([ROWS, HALF], tl.float32)
-    sums = (nothing, nothing, tl.zeros([ROWS], tl.float32))
+    sums = (tl.zeros([ROWS, HEAD_DIM], tl.float32), tl.zeros([ROWS], tl.float32))
     sums = gather_row_gradients(ops, strides, sizes, loaded, where, (0, whole), sums, scale, BIASED, True)
-    dq1, dq2, dalpha = gather_row_gradients(
-        ops, strides, sizes, loaded, where, (whole, end), sums, scale, BIASED, False
-    )
+    dq, dalpha = gather_row_gradients(ops, strides, sizes, loaded, where, (whole, end), sums, scale, BIASED, False)
 
     known = (at >= 0) & (at < sizes.positions)
-    first, second = turn_back(dq1 * scale, dq2 * scale, at, known, ops, HALF)
+    turned, other = halves(dq * scale)
+    first, second = turn_back(turned, other, at, known, ops, HALF)
     state = (batch * sizes.kv_heads * GROUP + head) * sizes.queries + query
-    place = work.grad_query + state[:, None] * HEAD_DIM + tl.arange(0, HALF)[None, :]
-    tl.store(place, narrow(first, work.grad_query.dtype.element_ty), mask=inside[:, None])
-    tl.store(place + HALF, narrow(second, work.grad_query.dtype.element_ty), mask=inside[:, None])
+    place = work.grad_query + state[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(place, narrow(joined(first, second), work.grad_query.dtype.element_ty), mask=inside[:, None])
     tl.store(work.grad_alpha + pair.to(tl.int64) * sizes.queries * GROUP + row, dalpha, mask=inside)
 
 
@@ -210,29 +202,26 @@ def gather_entry_gradients(
     ROWS: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Add what rows span[0] .. span[1] - 1 give to `sums`: both halves of the rotated keys' gradient, and the values'.
+    """Add what rows span[0] .. span[1] - 1 give to `sums`: gradients of rotated keys and of values.
 
-    `entry` holds batch row, KV head, both halves of keys, values, bias, positions of keys and which are filled.
+    `entry` holds batch row, KV head, rotated keys, values, bias, positions of keys and which are filled.
     """
-    batch, kv_head, k1, k2, v, bias, key_at, filled = entry
-    dk1, dk2, dv = sums
+    batch, kv_head, k, v, bias, key_at, filled = entry
+    dk, dv = sums
     held = sizes.queries * GROUP
     for first in range(span[0], span[1], ROWS):
         row = first + tl.arange(0, ROWS)
         rows = (batch, kv_head, row, row < held)
-        q1, q2, grad, at, lse, alpha, delta = load_rows(ops, work, out_strides, sizes, rows, GROUP, v.shape[1])
-        scores = product(k1, tl.trans(q1), tl.zeros([PAGE, ROWS], tl.float32))
-        scores = product(k2, tl.trans(q2), scores)
+        q, grad, at, lse, alpha, delta = load_rows(ops, work, out_strides, sizes, rows, GROUP, v.shape[1])
+        scores = product(k, tl.trans(q), tl.zeros([PAGE, ROWS], tl.float32))
         weights = tl.exp2(scores * (scale * LOG2_E) + (alpha * bias - lse)[None, :])
         if not WHOLE:
             seen = filled[:, None] & (key_at[:, None] <= at[None, :])
             weights = tl.where(seen, weights, 0.0)
         dv = product(narrow(weights, grad.dtype), grad, dv)
         by_weight = product(v, tl.trans(grad), tl.zeros([PAGE, ROWS], tl.float32))
-        rounded = narrow(weights * (by_weight - delta[None, :]), q1.dtype)
-        dk1 = product(rounded, q1, dk1)
-        dk2 = product(rounded, q2, dk2)
-    return dk1, dk2, dv
+        dk = product(narrow(weights * (by_weight - delta[None, :]), q.dtype), q, dk)
+    return dk, dv
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -252,10 +241,9 @@ def entry_gradients(
     number, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     batch = number // sizes.entries
     page, key_at, filled, sound = keys_of(ops, sizes, number)
-    turned = ahead(ops.turned, sizes, kv_head, number, HALF)
-    k1, k2 = tl.load(turned), tl.load(turned + HALF)
+    k = tl.load(ahead(ops.turned, sizes, kv_head, number, HEAD_DIM))
     v = load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM)
-    entry = (batch, kv_head, k1, k2, v, tl.load(ops.bias + number), key_at, filled)
+    entry = (batch, kv_head, k, v, tl.load(ops.bias + number), key_at, filled)
 
     # rows     0 .. start        see nothing of the page
     #      start .. middle       see some of it, or the page is not full
@@ -266,23 +254,23 @@ def entry_gradients(
     start = found * GROUP // ROWS * ROWS
     middle = tl.where(count == PAGE, tl.cdiv(whole * GROUP, ROWS) * ROWS, held)
     middle = tl.minimum(tl.maximum(middle, start), held)
-    nothing = tl.zeros([PAGE, HALF], tl.float32)
-    sums = (nothing, nothing, tl.zeros([PAGE, HEAD_DIM], tl.float32))
+    nothing = tl.zeros([PAGE, HEAD_DIM], tl.float32)
+    sums = (nothing, nothing)
     sums = gather_entry_gradients(
         ops, work, out_strides, sizes, entry, (start, middle), sums, scale, GROUP, ROWS, False
     )
-    dk1, dk2, dv = gather_entry_gradients(
+    dk, dv = gather_entry_gradients(
         ops, work, out_strides, sizes, entry, (middle, held), sums, scale, GROUP, ROWS, True
     )
 
     # Unfilled slots have no position and keep their 0.
     known = (key_at >= 0) & (key_at < sizes.positions)
-    one, two = turn_back(dk1 * scale, dk2 * scale, key_at, known, ops, HALF)
+    turned, other = halves(dk * scale)
+    one, two = turn_back(turned, other, key_at, known, ops, HALF)
     slot = ((number * sizes.kv_heads + kv_head) * PAGE + tl.arange(0, PAGE))[:, None] * HEAD_DIM
-    place = work.grad_keys + slot + tl.arange(0, HALF)[None, :]
-    tl.store(place, tl.where(filled[:, None], one, 0.0))
-    tl.store(place + HALF, tl.where(filled[:, None], two, 0.0))
-    tl.store(work.grad_values + slot + tl.arange(0, HEAD_DIM)[None, :], dv)
+    slot += tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(work.grad_keys + slot, tl.where(filled[:, None], joined(one, two), 0.0))
+    tl.store(work.grad_values + slot, dv)
 
 
 @triton.jit

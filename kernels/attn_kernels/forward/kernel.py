@@ -18,6 +18,7 @@ from attn_kernels.forward.loading import (
     PAGE,
     ahead,
     edges,
+    joined,
     keys_of,
     load_keys,
     load_turned,
@@ -30,12 +31,12 @@ from attn_kernels.forward.loading import (
 def absorb(ops, strides, sizes, rows, span, state, scale, TURNED: tl.constexpr, WHOLE: tl.constexpr):
     """Online softmax over entries span[0] .. span[1] - 1; without masks where they are WHOLE.
 
-    `rows` holds batch row, KV head, both halves of the rotated queries [R, E], their positions and their weights of
-    the bias [R]; `state` top [R], total [R] and output [R, D].
+    `rows` holds batch row, KV head, the rotated queries, their positions and their weights of the bias [R]; `state` top
+    [R], total [R] and output [R, D]. Queries are both halves [R, E], or the whole [R, D] twice where keys are TURNED.
     """
     batch, kv_head, q1, q2, at, alpha = rows
     top, total, out = state
-    HALF: tl.constexpr = q1.shape[1]
+    HEAD_DIM: tl.constexpr = out.shape[1]
     for index in range(span[0], span[1]):
         entry = batch * sizes.entries + index
         page, key_at, filled, sound = keys_of(ops, sizes, entry)
@@ -43,12 +44,12 @@ def absorb(ops, strides, sizes, rows, span, state, scale, TURNED: tl.constexpr, 
             sound = tl.full([PAGE], 1, tl.int1)
         # A key that cannot be read scores NaN; those not filled score NaN too and are masked below.
         if TURNED:
-            turned = ahead(ops.turned, sizes, kv_head, entry, HALF)
-            k1, k2 = tl.load(turned), tl.load(turned + HALF)
+            k = tl.load(ahead(ops.turned, sizes, kv_head, entry, HEAD_DIM))
+            scores = product(q1, tl.trans(k), tl.zeros([q1.shape[0], PAGE], tl.float32))
         else:
-            k1, k2 = load_keys(ops, strides, sizes, page, kv_head, key_at, sound, HALF)
-        scores = product(q1, tl.trans(k1), tl.zeros([q1.shape[0], PAGE], tl.float32))
-        scores = product(q2, tl.trans(k2), scores)
+            k1, k2 = load_keys(ops, strides, sizes, page, kv_head, key_at, sound, HEAD_DIM // 2)
+            scores = product(q1, tl.trans(k1), tl.zeros([q1.shape[0], PAGE], tl.float32))
+            scores = product(q2, tl.trans(k2), scores)
         bias = tl.load(ops.bias + entry)
         scores = scores * (scale * LOG2_E) + (alpha * bias)[:, None]
         if not WHOLE:
@@ -61,7 +62,7 @@ def absorb(ops, strides, sizes, rows, span, state, scale, TURNED: tl.constexpr, 
         weights = tl.exp2(scores - base[:, None])
         kept = tl.exp2(top - base)
         total = total * kept + tl.sum(weights, axis=1)
-        v = load_values(ops, strides, sizes, page, kv_head, sound, 2 * HALF)
+        v = load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM)
         out = product(narrow(weights, v.dtype), v, out * kept[:, None])
         top = new_top
     return top, total, out
@@ -89,7 +90,11 @@ def attend_split(
     first = tl.program_id(2) * share
     last = tl.minimum(first + share, end)
     middle = tl.maximum(first, tl.minimum(whole, last))
-    rows = (batch, kv_head, q1, q2, at, alpha)
+    if TURNED:
+        whole_query = joined(q1, q2)
+        rows = (batch, kv_head, whole_query, whole_query, at, alpha)
+    else:
+        rows = (batch, kv_head, q1, q2, at, alpha)
     top = tl.full([ROWS], float("-inf"), tl.float32)
     state = (top, tl.zeros([ROWS], tl.float32), tl.zeros([ROWS, HEAD_DIM], tl.float32))
     state = absorb(ops, strides, sizes, rows, (first, middle), state, scale, TURNED, True)

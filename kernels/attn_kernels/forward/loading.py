@@ -151,11 +151,23 @@ def load_values(ops, strides, sizes, page, kv_head, sound, HEAD_DIM: tl.constexp
 
 
 @triton.jit
-def ahead(turned, sizes, kv_head, entry, HALF: tl.constexpr):
-    """Addresses of an entry's rotated keys, first halves [T, E]; `entry` counts over all batch rows."""
+def joined(first, second):
+    """[R, D] of both halves [R, E]."""
+    return tl.reshape(tl.permute(tl.join(first, second), (0, 2, 1)), [first.shape[0], 2 * first.shape[1]])
+
+
+@triton.jit
+def halves(x):
+    """Both halves [R, E] of [R, D]."""
+    return tl.split(tl.permute(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), (0, 2, 1)))
+
+
+@triton.jit
+def ahead(turned, sizes, kv_head, entry, HEAD_DIM: tl.constexpr):
+    """Addresses of an entry's rotated keys [T, D]; `entry` counts over all batch rows."""
     batch = entry // sizes.entries
-    block = ((batch * sizes.kv_heads + kv_head) * sizes.entries + entry % sizes.entries) * PAGE * (2 * HALF)
-    return turned + block + tl.arange(0, PAGE)[:, None] * (2 * HALF) + tl.arange(0, HALF)[None, :]
+    block = ((batch * sizes.kv_heads + kv_head) * sizes.entries + entry % sizes.entries) * PAGE * HEAD_DIM
+    return turned + block + tl.arange(0, PAGE)[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -165,9 +177,7 @@ def turn_keys(ops, strides, sizes, HEAD_DIM: tl.constexpr):
     entry, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     page, at, _filled, sound = keys_of(ops, sizes, entry)
     first, second = load_keys(ops, strides, sizes, page, kv_head, at, sound, HALF)
-    to = ahead(ops.turned, sizes, kv_head, entry, HALF)
-    tl.store(to, first)
-    tl.store(to + HALF, second)
+    tl.store(ahead(ops.turned, sizes, kv_head, entry, HEAD_DIM), joined(first, second))
 
 
 @triton.jit(do_not_specialize=["sizes"])
@@ -185,9 +195,8 @@ def turn_rows(ops, rows, row_lse, strides, sizes, HEAD_DIM: tl.constexpr, GROUP:
     within = (strides.query[2], strides.query[3])
     first, second = load_turned(start, within, query, at, known, (ops.cos, ops.sin), HALF)
     to = pair.to(tl.int64) * sizes.queries * GROUP + row
-    place = rows + to[:, None] * HEAD_DIM + tl.arange(0, HALF)[None, :]
-    tl.store(place, first, mask=inside[:, None])
-    tl.store(place + HALF, second, mask=inside[:, None])
+    place = rows + to[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(place, joined(first, second), mask=inside[:, None])
     state = (batch * sizes.kv_heads * GROUP + head) * sizes.queries + query
     lse = tl.load(ops.lse + state, mask=inside, other=0.0)
     tl.store(row_lse + to, tl.where(lse == float("-inf"), float("inf"), lse * LOG2_E), mask=inside)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attn_kernels.forward.arithmetic import product
 from attn_kernels.forward.launch import check_device, flattened, on_device_of, operands
-from attn_kernels.forward.loading import LOG2_E, PAGE, keys_of, load_keys, turn_rows
+from attn_kernels.forward.loading import LOG2_E, PAGE, joined, keys_of, load_keys, turn_rows
 from attn_kernels.records import PAGE_TOKENS, Request
 
 # Rows of a tile and warps, in half precision and float32; chosen to fit.
@@ -85,13 +85,13 @@ def sum_weights(
     ROWS: tl.constexpr,
 ):
     """Weights of a page's keys, summed over all rows of a KV head, to `mass` [B, S, Hkv, 64]; grid (B * S, Hkv)."""
-    HALF: tl.constexpr = HEAD_DIM // 2
     entry, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     batch = entry // sizes.entries
     page, key_at, filled, sound = keys_of(ops, sizes, entry)
-    k1, k2 = load_keys(ops, strides, sizes, page, kv_head, key_at, sound, HALF)
+    first, second = load_keys(ops, strides, sizes, page, kv_head, key_at, sound, HEAD_DIM // 2)
+    k = joined(first, second)
     bias = tl.load(ops.bias + entry)
-    column = tl.arange(0, HALF)[None, :]
+    column = tl.arange(0, HEAD_DIM)[None, :]
     held = sizes.queries * GROUP
     first_row = (batch * sizes.kv_heads + kv_head) * held
     total = tl.zeros([PAGE], tl.float32)
@@ -99,13 +99,13 @@ def sum_weights(
         row = start + tl.arange(0, ROWS)
         inside = row < held
         at = tl.load(ops.query_position + batch * sizes.queries + row // GROUP, mask=inside, other=-1)
-        place = rows + (first_row + row)[:, None] * HEAD_DIM + column
-        q1 = tl.load(place, mask=inside[:, None], other=0.0)
-        q2 = tl.load(place + HALF, mask=inside[:, None], other=0.0)
+        q = tl.load(rows + (first_row + row)[:, None] * HEAD_DIM + column, mask=inside[:, None], other=0.0)
         lse = tl.load(row_lse + first_row + row, mask=inside, other=float("inf"))
         alpha = tl.load(ops.alpha + kv_head * GROUP + row % GROUP, mask=inside, other=0.0) * LOG2_E
-        scores = product(q1, tl.trans(k1), tl.zeros([ROWS, PAGE], tl.float32))
-        scores = product(q2, tl.trans(k2), scores) * (scale * LOG2_E) + (alpha * bias - lse)[:, None]
+        scores = (
+            product(q, tl.trans(k), tl.zeros([ROWS, PAGE], tl.float32)) * (scale * LOG2_E)
+            + (alpha * bias - lse)[:, None]
+        )
         seen = filled[None, :] & (key_at[None, :] <= at[:, None])
         total += tl.sum(tl.where(seen, tl.exp2(scores), 0.0), axis=0)
     tl.store(mass + (entry * sizes.kv_heads + kv_head) * PAGE + tl.arange(0, PAGE), total)

@@ -67,11 +67,14 @@ def turns_ahead(tiling: Tiling, tiles: int) -> bool:
 def splits_for(tiling: Tiling, programs: int, entries: int, multiprocessors: int) -> int:
     """How many splits fill the device when `programs` tiles are there already; at most one an entry.
 
-    Where tiles alone come to a few waves of programs, splitting them makes the last wave fuller.
+    Where the tiles of decoding come to a few waves of programs, splitting them makes the last wave fuller. Larger tiles
+    would write too much for that.
     """
     slots = tiling.programs * multiprocessors
     most = max(1, min(entries, _SPLITS_MAX))
     filling = min(most, max(1, slots // programs))
+    if tiling.rows > DECODE_ROWS:
+        return filling
 
     def waves_each(splits: int) -> float:
         return -(-programs * splits // slots) / splits

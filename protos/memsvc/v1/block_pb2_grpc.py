@@ -50,9 +50,9 @@ class BlockServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def PutBlocks(self, request_iterator, context):
-        """Stores blocks; one PutAck a block, in order. Putting the same bytes again is fine (safe to retry); other bytes for a
-        stored block are refused, a partial block being replaced. Per-block errors come in PutAck; stream errors:
-        INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+        """Stores blocks; one PutBlocksResponse a block, in order. Putting the same bytes again is fine (safe to retry); other
+        bytes for a stored block are refused, a partial block being replaced. Per-block errors come in PutBlocksResponse;
+        stream errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

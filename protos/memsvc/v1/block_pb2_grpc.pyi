@@ -32,9 +32,9 @@ class BlockServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlockServiceAsyncStub: ...
     PutBlocks: _grpc.StreamStreamMultiCallable[_block_pb2.PutBlocksRequest, _block_pb2.PutBlocksResponse]
-    """Stores blocks; one PutAck a block, in order. Putting the same bytes again is fine (safe to retry); other bytes for a
-    stored block are refused, a partial block being replaced. Per-block errors come in PutAck; stream errors:
-    INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+    """Stores blocks; one PutBlocksResponse a block, in order. Putting the same bytes again is fine (safe to retry); other
+    bytes for a stored block are refused, a partial block being replaced. Per-block errors come in PutBlocksResponse;
+    stream errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
     """
     GetBlocks: _grpc.UnaryStreamMultiCallable[_block_pb2.GetBlocksRequest, _block_pb2.GetBlocksResponse]
     """Reads blocks in the order asked. Bytes are checked against their checksum before they are sent.
@@ -45,9 +45,9 @@ class BlockServiceStub:
 class BlockServiceAsyncStub(BlockServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutBlocks: _aio.StreamStreamMultiCallable[_block_pb2.PutBlocksRequest, _block_pb2.PutBlocksResponse]  # type: ignore[assignment]
-    """Stores blocks; one PutAck a block, in order. Putting the same bytes again is fine (safe to retry); other bytes for a
-    stored block are refused, a partial block being replaced. Per-block errors come in PutAck; stream errors:
-    INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+    """Stores blocks; one PutBlocksResponse a block, in order. Putting the same bytes again is fine (safe to retry); other
+    bytes for a stored block are refused, a partial block being replaced. Per-block errors come in PutBlocksResponse;
+    stream errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
     """
     GetBlocks: _aio.UnaryStreamMultiCallable[_block_pb2.GetBlocksRequest, _block_pb2.GetBlocksResponse]  # type: ignore[assignment]
     """Reads blocks in the order asked. Bytes are checked against their checksum before they are sent.
@@ -61,9 +61,9 @@ class BlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_block_pb2.PutBlocksRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_block_pb2.PutBlocksResponse], _abc.AsyncIterator[_block_pb2.PutBlocksResponse]]:
-        """Stores blocks; one PutAck a block, in order. Putting the same bytes again is fine (safe to retry); other bytes for a
-        stored block are refused, a partial block being replaced. Per-block errors come in PutAck; stream errors:
-        INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+        """Stores blocks; one PutBlocksResponse a block, in order. Putting the same bytes again is fine (safe to retry); other
+        bytes for a stored block are refused, a partial block being replaced. Per-block errors come in PutBlocksResponse;
+        stream errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
         """
 
     @_abc_1.abstractmethod

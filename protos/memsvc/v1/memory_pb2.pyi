@@ -452,7 +452,7 @@ Global___RecalledBlock: _TypeAlias = RecalledBlock  # noqa: Y015
 
 @_typing.final
 class Recall(_message.Message):
-    """Never the finished bias: alpha is learnable and lives in the client."""
+    """Never the finished bias: alpha lives in the client."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

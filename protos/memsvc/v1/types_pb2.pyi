@@ -417,7 +417,9 @@ class SearchSpec(_message.Message):
     """Links a bookmark at most, and the least similarity of one, in [-1, 1]."""
     link_similarity_min: _builtins.float
     centring_tokens: _builtins.int
-    """Tokens whose mean centres a stream, frozen once read (or at the first recall if that comes earlier)."""
+    """Tokens whose mean centres a stream: frozen once they are read, at the first recall, or at the first tail, whichever
+    comes first.
+    """
     metric: Global___Metric.ValueType
     def __init__(
         self,
