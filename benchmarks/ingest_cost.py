@@ -17,7 +17,7 @@ from benchmarks import texts
 from benchmarks.summary import Row, record
 
 TEXT_CHARACTERS = 48_000
-ROUNDS = 5
+ROUNDS = 3
 WAYS: dict[str, tuple[str, ...]] = {
     "none": ("--no-memory",),
     "every": ("--policy", "every", "--session", "cost"),
