@@ -9,12 +9,14 @@ Concurrency: one lock around every call; hnswlib's search is not safe beside an 
 """
 
 import hashlib
+import os
 import threading
 from pathlib import Path
 
 import hnswlib
 import numpy as np
 
+from memsvc.errors import StorageFailed
 from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, best, index_of, pack
 from memsvc.shards.files import store, stored
 
@@ -85,7 +87,7 @@ class HnswShard:
     def save(self, folder: Path) -> Path:
         """Write the shard to its file in `folder`, durably, in place of any other that begins at the same bookmark."""
         with self._lock:
-            return store(folder, "hnsw", self._first, self._digest.hexdigest(), self._graph.save_index)
+            return store(folder, "hnsw", self._first, self._digest.hexdigest(), self._write)
 
     @classmethod
     def load(cls, folder: Path, first: int, rows: Int16Array) -> "HnswShard | None":
@@ -97,6 +99,13 @@ class HnswShard:
             return None
         shard._graph.load_index(str(path))
         return shard
+
+    def _write(self, path: str) -> None:
+        self._graph.save_index(path)
+        # hnswlib does not say when a write came short, and reading such a file ends the process.
+        expected, written = self._graph.index_file_size(), os.path.getsize(path)
+        if written != expected:
+            raise StorageFailed(f"expected {expected} bytes of a shard written, got {written}, at {path}")
 
     def _nearest(self, queries: Int16Array, count: int) -> Int64Array:
         """Keys of the likely best `count` bookmarks, [m, count], or of fewer where the graph does not reach so many."""

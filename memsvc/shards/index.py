@@ -171,12 +171,13 @@ class StreamIndex:
                 saved = self._saved_shard(first, target)
                 self._sealed.append(self._kind.make(self._tail.dims, first) if saved is None else saved)
             shard = self._sealed[-1]
-            if len(shard) < _SHARD_ROWS:
+            grown = len(shard) < _SHARD_ROWS
+            if grown:
                 shard.add(self._tail.rows(first, first + _SEAL_ROWS))
-                full = len(shard) == _SHARD_ROWS
-                if full and self._folder is not None and isinstance(shard, SavableShard):
-                    shard.save(self._folder)
+            # Before the save, which may fail: each bookmark is in one part, whatever the disk says.
             self._tail.drop_before(shard.first + len(shard))
+            if grown and len(shard) == _SHARD_ROWS and self._folder is not None and isinstance(shard, SavableShard):
+                shard.save(self._folder)
 
     def _saved_shard(self, first: int, target: int) -> Shard | None:
         load = self._kind.load if self._kind is not None else None

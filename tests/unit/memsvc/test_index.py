@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memsvc.errors import InvalidRequest
+from memsvc.errors import InvalidRequest, StorageFailed
 from memsvc.lattice import SCALE, to_lattice
 from memsvc.shards import index as index_module
 from memsvc.shards.index import StreamIndex
 from protos.memsvc.v1 import types_pb2 as wire
+from tests.disk_faults import files_end_at, fsync_fails
 
 DIMS = 32
 FLAT, HNSW = wire.FINDER_KIND_FLAT, wire.FINDER_KIND_HNSW
@@ -203,6 +204,27 @@ def test_a_full_shard_is_saved_and_read_back(
     rows = _vectors(5000, seed=8)
     assert not np.array_equal(answers(), first)
     assert list(tmp_path.iterdir()) != [path]
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_shard_that_cannot_be_saved_is_sealed_once(
+    short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proves that a failed fsync or a short write is told, and that later searches find each bookmark once."""
+    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
+    rows, block_of = _vectors(5000), _blocks(5000)
+    ends = np.full(20, block_of[-1] + 1)
+    index = _index(HNSW, folder=tmp_path)
+    index.add(rows)
+    with files_end_at(4096) if short else fsync_fails(monkeypatch), pytest.raises(StorageFailed):
+        index.best_blocks(rows[:20], ends, block_of, len(rows), 8)
+    healthy = _index(HNSW)
+    healthy.add(rows)
+    # They resemble what was sealed when the save failed.
+    again = rows[256:266]
+    links = [one.best_earlier(again, len(rows), 4).index for one in (index, healthy)]
+    np.testing.assert_array_equal(links[0], links[1])
+    assert index.status() == healthy.status()
 
 
 def test_kinds_without_files_keep_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
