@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from attn_client.embedded import EmbeddedServer
 from attn_client.generate import greedy
 from attn_client.hf.attach import Attached, attach
 from attn_client.memory import MemoryClient, RecallAnswer, RecallAsk
 from attn_client.settings import BookmarkSettings
 from tests.e2e.models import random_ids, tiny_model
+from tests.e2e.process import slowed
 from tests.e2e.settings import SMALL
 from tests.e2e.streams import Stream, send, stream_of
 
@@ -52,6 +54,17 @@ def test_the_same_text_gives_the_same_answer_again(client: MemoryClient) -> None
         first, second = _read_and_answer(attached, ids), _read_and_answer(attached, ids)
     assert first == second
     assert first[1]
+
+
+def test_a_slow_server_changes_nothing_but_the_time(client: MemoryClient, server: EmbeddedServer) -> None:
+    """Proves that delays within the deadline show in no token and no recall."""
+    model, ids = tiny_model("llama"), random_ids(700, seed=8)
+    with attach(model, client, SMALL) as attached:
+        fast = _read_and_answer(attached, ids)
+        with slowed(server.pid, 0.3):
+            slow = _read_and_answer(attached, ids)
+    assert slow == fast
+    assert fast[1]
 
 
 def _read_and_answer(attached: Attached, ids: Sequence[int]) -> tuple[list[int], list[RecallAnswer]]:
