@@ -85,8 +85,8 @@ def draw(found: Found) -> str:
             *walked,
             *marks,
             _circle(3, "#ffffff", "#1f5fa8", 'stroke-dasharray="4 3"') + _label(3, NAMES[3], "comes next"),
-            f'<text x="{_WIDTH // 2}" y="260">{steps}</text>',
-            f'<text x="{_WIDTH // 2}" y="282">{landed}</text>',
+            f'<text x="{_WIDTH // 2}" y="266">{steps}</text>',
+            f'<text x="{_WIDTH // 2}" y="287">{landed}</text>',
             "</svg>",
             "",
         ]
@@ -143,7 +143,7 @@ def _parent_line(parent: int, weight: float) -> str:
     return (
         f'<path d="M{start} {_ROW - 18} C{start} {top} {end} {top} {end} {_ROW - 18}" fill="none" stroke="#1f5fa8" '
         f'stroke-width="{1 + 3 * weight:.1f}"/>'
-        f'<text x="{(start + end) // 2}" y="{top + (_ROW - 18 - top) // 4 - 6}" fill="#1f5fa8">link {weight:.2f}</text>'
+        f'<text x="{(start + end) // 2}" y="{top + (_ROW - 18 - top) // 4 + 17}" fill="#1f5fa8">link {weight:.2f}</text>'
     )
 
 
