@@ -140,10 +140,11 @@ def _link_line(child: int, parent: int, colour: str) -> str:
 def _parent_line(parent: int, weight: float) -> str:
     start, end = _PLACES[3], _PLACES[parent]
     top = _ROW - 40 - (start - end) // 6
+    below = top + (_ROW - 18 - top) // 4 + 17
     return (
         f'<path d="M{start} {_ROW - 18} C{start} {top} {end} {top} {end} {_ROW - 18}" fill="none" stroke="#1f5fa8" '
         f'stroke-width="{1 + 3 * weight:.1f}"/>'
-        f'<text x="{(start + end) // 2}" y="{top + (_ROW - 18 - top) // 4 + 17}" fill="#1f5fa8">link {weight:.2f}</text>'
+        f'<text x="{(start + end) // 2}" y="{below}" fill="#1f5fa8">link {weight:.2f}</text>'
     )
 
 

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,16 @@ def test_a_server_that_hangs_is_killed_after_the_grace(monkeypatch: pytest.Monke
     assert not _is_running(server.pid)
 
 
+@pytest.fixture
+def own_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for temporary files that no other test's servers tidy up; short, since a socket's path is limited."""
+    with tempfile.TemporaryDirectory(prefix="own-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+@pytest.mark.usefixtures("own_folder")
 def test_a_private_server_dies_with_its_parent() -> None:
     """Proves for kill -9 of the parent that the server leaves by itself: its socket stops answering."""
     with subprocess.Popen(
