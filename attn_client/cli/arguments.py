@@ -72,6 +72,14 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
 
 
+def check_memory_flags(arguments: argparse.Namespace) -> None:
+    """Refuse flags about a memory that contradict each other. Raises InvalidSettings."""
+    if arguments.no_memory and (arguments.memory or arguments.session or arguments.data or arguments.append):
+        raise InvalidSettings("expected --no-memory alone, got it with --memory, --session, --data or --append")
+    if arguments.session is not None and arguments.memory is None and arguments.data is None:
+        raise InvalidSettings("--session: expected --memory ADDR or --data DIR to keep it in, got neither")
+
+
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Settings with what the command line names replaced.
 

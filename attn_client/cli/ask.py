@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from attn_client.cli.arguments import settings_of
+from attn_client.cli.arguments import check_memory_flags, settings_of
 from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
 from attn_client.generate import Answer, ask
@@ -41,10 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.file is None and arguments.session is None:
         raise InvalidSettings("expected --file with a text, or --session with one that was ingested, got neither")
-    if arguments.no_memory and (arguments.memory or arguments.session or arguments.data or arguments.append):
-        raise InvalidSettings("expected --no-memory alone, got it with --memory, --session, --data or --append")
-    if arguments.session is not None and arguments.memory is None and arguments.data is None:
-        raise InvalidSettings("--session: expected --memory ADDR or --data DIR to keep it in, got neither")
+    check_memory_flags(arguments)
     if not arguments.question.strip():
         raise InvalidSettings("--question: expected some text, got none")
     if arguments.max_tokens < 1:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from attn_client.cli.arguments import settings_of
+from attn_client.cli.arguments import check_memory_flags, settings_of
 from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
 from attn_client.hf.attach import NO_MEMORY, Attached, attach
@@ -42,14 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.no_memory:
-        if arguments.memory or arguments.session or arguments.data or arguments.append:
-            raise InvalidSettings("expected --no-memory alone, got it with --memory, --session, --data or --append")
-        return
-    if arguments.session is None:
+    check_memory_flags(arguments)
+    if arguments.session is None and not arguments.no_memory:
         raise InvalidSettings("expected --session NAME to write, or --no-memory, got neither")
-    if arguments.memory is None and arguments.data is None:
-        raise InvalidSettings("--session: expected --memory ADDR or --data DIR to keep it in, got neither")
 
 
 @contextlib.contextmanager
