@@ -8,9 +8,11 @@ query at q >= k: scale * rope(q) . rope(k) + alpha[head] * bias[slot].
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from attn_client import mass
 from attn_client.residents import UNUSED, Plan, Residents
 from attn_client.settings import BLOCK_TOKENS, Implementation
 from attn_kernels import Impl, Pages, PageTable, Rope, paged_attention
@@ -34,14 +36,29 @@ class AttentionParts:
     implementation: Implementation
 
 
-class RowPass:
-    """One row in one pass over the model: `attend` is called once a layer, in any order of layers."""
+@dataclass(frozen=True)
+class LayerRoles:
+    """What single layers do beside attending: those of `memory` see recalled blocks; in `mass` (None: nowhere) the
+    attention mass of the pass's tokens is taken.
+    """
 
-    def __init__(self, residents: Residents, plan: Plan, parts: AttentionParts, memory_layers: frozenset[int]) -> None:
+    memory: frozenset[int]
+    mass: int | None
+
+
+class RowPass:
+    """One row in one pass over the model: `attend` is called once a layer, in any order of layers.
+
+    Attributes:
+        mass: Attention mass of the pass's tokens, float32 [count], once its layer ran; None if none is wanted.
+    """
+
+    def __init__(self, residents: Residents, plan: Plan, parts: AttentionParts, layers: LayerRoles) -> None:
         self.residents = residents
         self.plan = plan
+        self.mass: npt.NDArray[np.float32] | None = None
         self._parts = parts
-        self._memory_layers = memory_layers
+        self._layers = layers
         self._q_cos = parts.cos[plan.query_position]
         self._q_sin = parts.sin[plan.query_position]
         # Recalled slots come last, so a layer without memory reads a shorter prefix.
@@ -64,26 +81,42 @@ class RowPass:
         self.residents.write(layer, self.plan, keys, values)
         if self._parts.implementation is Implementation.SDPA:
             return self._sdpa(layer, query, keys, scale)
-        return self._paged(layer, query, scale)
+        return self._paged(layer, query, keys, scale)
 
     def _sdpa(self, layer: int, query: Tensor, keys: Tensor, scale: float) -> Tensor:
         residents, plan = self.residents, self.plan
         self._rotate_stale(layer)
-        residents.write_rotated(layer, plan, rotate(keys, self._q_cos, self._q_sin))
-        recall = layer in self._memory_layers
+        own = rotate(keys, self._q_cos, self._q_sin)
+        residents.write_rotated(layer, plan, own)
+        recall = layer in self._layers.memory
         slots = self._read[recall]
         heads, count, dim = query.shape
         groups = heads // residents.shape.kv_heads
         # Heads of one group share their keys: they are folded into the query axis, which torch's CPU kernel takes.
         folded = rotate(query, self._q_cos, self._q_sin).reshape(1, -1, groups * count, dim)
+        rotated = residents.rotated[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim)
+        if layer == self._layers.mass:
+            lse = self._lse(folded[0], rotated[0], self._mask(recall, groups)[0], scale)
+            self._take_mass(folded.view(heads, count, dim), own, lse.view(heads, count), scale)
         out = torch.nn.functional.scaled_dot_product_attention(
             folded,
-            residents.rotated[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim),
+            rotated,
             residents.values[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim),
             attn_mask=self._mask(recall, groups),
             scale=scale,
         )
         return out.reshape(heads, count, dim)
+
+    @staticmethod
+    def _lse(folded: Tensor, keys: Tensor, mask: Tensor, scale: float) -> Tensor:
+        """Log-sum-exp, float32 [kv heads, rows], of explicit scores; torch's kernel keeps its own to itself."""
+        # One KV head at a time: the scores of all of them would not stay in a CPU's cache.
+        heads = zip(folded.float(), keys.float(), mask.expand(len(keys), -1, -1), strict=True)
+        return torch.stack([torch.logsumexp((q * scale) @ k.T + hidden, dim=-1) for q, k, hidden in heads])
+
+    def _take_mass(self, query: Tensor, keys: Tensor, lse: Tensor, scale: float) -> None:
+        """Attention mass from rotated queries and own keys, and the log-sum-exp of each query [heads, count]."""
+        self.mass = mass.received(mass.own_weights(query, keys, lse, scale))
 
     def _rotate_stale(self, layer: int) -> None:
         stale = self.plan.stale
@@ -118,9 +151,9 @@ class RowPass:
         per_head = (self._parts.alpha[:, None, None] * bias).to(shape.dtype) + hidden
         return per_head.reshape(1, -1, groups * plan.count, keys.shape[0])
 
-    def _paged(self, layer: int, query: Tensor, scale: float) -> Tensor:
+    def _paged(self, layer: int, query: Tensor, keys: Tensor, scale: float) -> Tensor:
         residents, plan, device = self.residents, self.plan, self.residents.shape.device
-        slots = self._read[layer in self._memory_layers]
+        slots = self._read[layer in self._layers.memory]
         # Entries in order of position, so that tiles past the causal edge can be skipped.
         order = np.argsort(plan.slot_position[:slots], kind="stable")
         order = order[plan.slot_position[order] != UNUSED]
@@ -134,4 +167,7 @@ class RowPass:
         impl = Impl.FUSED if self._parts.implementation is Implementation.FUSED else Impl.REFERENCE
         position = plan.query_position.to(torch.int32)[None]
         state = paged_attention(query[None], position, pages, table, self._parts.rope, self._parts.alpha, scale, impl)
+        if layer == self._layers.mass:
+            turned = rotate(query, self._q_cos, self._q_sin)
+            self._take_mass(turned, rotate(keys, self._q_cos, self._q_sin), state.lse[0], scale)
         return state.out[0]

@@ -45,6 +45,7 @@ def _block_json(block: RecalledBlock) -> dict[str, Any]:
         "z": block.z,
         "reached": block.reached,
         "via_block": block.via,
+        "path": list(block.path),
     }
 
 

@@ -11,15 +11,16 @@ Without a memory session a reader has sinks and window only: the control for eve
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attn_client.attention import AttentionParts, RowPass
+from attn_client.attention import AttentionParts, LayerRoles, RowPass
 from attn_client.hf.passes import ModelPasses, PassOutput
 from attn_client.memory import MemorySession, RecallAsk, StepRecord
 from attn_client.recall import LaggedRecall
 from attn_client.residents import Residents
-from attn_client.salience import SURPRISAL, Surprisal, wants_surprisal
+from attn_client.salience import MASS, SURPRISAL, Surprisal, wanted_signals
 from attn_client.settings import BLOCK_TOKENS, Settings
 from attn_client.streams import PROBE, embeddings_of, logits_of_tail, restore_tail
 from attn_client.window import Geometry
@@ -41,7 +42,7 @@ class Reader:
         self._memory_layers = frozenset(range(passes.decoder.shape.layers) if layers is None else layers)
         self.recalls = LaggedRecall(memory, settings.recall) if memory is not None else None
         self._surprisal = Surprisal(passes.decoder.head, settings.probe.salience_vocabulary)
-        self._salient = memory is not None and wants_surprisal(memory.info.spec.policy)
+        self._signals = wanted_signals(memory.info.spec.policy) if memory is not None else frozenset()
         self._last_hidden: Tensor | None = None
         self._logits: Tensor | None = None
         self._last_id: int | None = None
@@ -130,15 +131,21 @@ class Reader:
         if recall and self.memory is not None:
             # What was read before may still be on its way: the recall's own timeout must not pay for that.
             self.memory.settle(self._settings.recall.timeout_s)
-        self._send(tensor[0], output.hidden[0], output.probe[0], recall=recall, wait=True)
+        self._send(tensor[0], output, 0, recall=recall, wait=True)
         if recall and self.recalls is not None and (newest := self.recalls.now()) is not None:
             self.residents.set_recalled(newest.blocks, newest.before)
             output = self._passes.run([self.plan(len(ids))], tensor)
         self.commit(ids, output, 0, wait=True)
 
-    def plan(self, count: int) -> RowPass:
-        """This row's part in a pass over its next `count` tokens."""
-        return RowPass(self.residents, self.residents.plan(count), self._parts, self._memory_layers)
+    def plan(self, count: int, *, mass: bool = False) -> RowPass:
+        """This row's part in a pass over its next `count` tokens.
+
+        Args:
+            mass: Take their attention mass even if no session asks for it.
+        """
+        layer = self._settings.probe.mass_layer_of(self.residents.shape.layers)
+        roles = LayerRoles(self._memory_layers, layer if mass or MASS in self._signals else None)
+        return RowPass(self.residents, self.residents.plan(count), self._parts, roles)
 
     def begin_decode(self) -> None:
         """Take the recall that falls due before the next token."""
@@ -148,7 +155,7 @@ class Reader:
     def end_decode(self, token: int, output: PassOutput, row: int) -> None:
         """Send the token's vectors, ask for the next recall, and count the token as read."""
         ids = torch.tensor([token], device=self.residents.shape.device)
-        self._send(ids, output.hidden[row], output.probe[row], recall=True, wait=False)
+        self._send(ids, output, row, recall=True, wait=False)
         self.commit([token], output, row, wait=False)
 
     def commit(self, ids: Sequence[int], output: PassOutput, row: int, *, wait: bool) -> None:
@@ -162,7 +169,7 @@ class Reader:
         for block in range(before, self.position // BLOCK_TOKENS):
             self.memory.put_block(block, self.residents.block_bytes(block), wait=wait)
 
-    def _send(self, ids: Tensor, hidden: Tensor, probe: Tensor, *, recall: bool, wait: bool) -> None:
+    def _send(self, ids: Tensor, output: PassOutput, row: int, *, recall: bool, wait: bool) -> None:
         if self.memory is None or self.recalls is None:
             return
         # A prompt's answer serves this very pass; a decode step's serves the one after the lag, whose window it must
@@ -173,8 +180,8 @@ class Reader:
         record = StepRecord(
             first_position=self.position,
             ids=ids.cpu().numpy().astype(np.uint32),
-            embeddings={PROBE: embeddings_of(probe)},
-            signals={SURPRISAL: self._signal(ids, hidden)} if self._salient else {},
+            embeddings={PROBE: embeddings_of(output.probe[row])},
+            signals=self._signals_of(ids, output, row),
             resident=(start, max(0, self.position + len(ids) - start)),
             recall=ask,
         )
@@ -182,7 +189,16 @@ class Reader:
         if recall and seq is not None:
             self.recalls.asked(seq, start)
 
-    def _signal(self, ids: Tensor, hidden: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _signals_of(self, ids: Tensor, output: PassOutput, row: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Those of the pass's tokens that the session's policy looks at."""
+        signals = {SURPRISAL: self._surprisal_of(ids, output.hidden[row])} if SURPRISAL in self._signals else {}
+        if MASS in self._signals:
+            mass = output.mass[row]
+            assert mass is not None, "the mass layer ran without taking the mass"
+            signals[MASS] = mass
+        return signals
+
+    def _surprisal_of(self, ids: Tensor, hidden: Tensor) -> npt.NDArray[np.float32]:
         """Surprisal of the pass's tokens; each is predicted by the vector of the token before it."""
         with torch.inference_mode():
             later = self._surprisal.from_hidden(hidden[:-1], ids[1:])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attn_client.errors import AttnClientError
-from attn_client.memory import MemorySession, RecallAnswer, RecallAsk
+from attn_client.memory import HopAsk, MemorySession, RecallAnswer, RecallAsk
 from attn_client.residents import ResidentBlock
 from attn_client.settings import RecallSettings
 
@@ -35,13 +35,17 @@ def biases(answer: RecallAnswer, neighbours: int, lift: float) -> dict[int, floa
     """Bias of each recalled block, at most `lift`; alpha multiplies it in attention.
 
     A block counts for what the best block within `neighbours` of it counts: a passage that straddles a boundary is one
-    passage, whether its other half was voted for a little, or not at all.
+    passage, whether its other half was voted for a little, or not at all. A block that was reached along links counts
+    for no less than the hit that they begin at: what is asked for led to that hit, and its words need not resemble
+    those of the block, so the block may have no votes of its own.
 
     Args:
         lift: Bias of the best passage. What is recalled competes with a window of text that goes on in its own way;
             without a lift a small model reads its window on (docs/LOG.md).
     """
-    z = {block.block: block.z for block in answer.blocks}
+    own = {block.block: block.z for block in answer.blocks}
+    begun = {block.block: own.get(block.via, block.z) for block in answer.blocks if block.reached == "hop"}
+    z = {block: max(value, begun.get(block, value)) for block, value in own.items()}
     reach = range(-neighbours, neighbours + 1)
     counted = {block: max(z[block + step] for step in reach if block + step in z) for block in z}
     best = max(counted.values(), default=0.0)
@@ -75,7 +79,8 @@ class LaggedRecall:
     def ask(self) -> RecallAsk:
         """What to send with a step that wants a recall."""
         s = self._settings
-        return RecallAsk(s.top_blocks, s.neighbours, s.budget_blocks, int(s.timeout_s * 1000))
+        hops = HopAsk(s.hops, s.hop_blocks, s.link_half_life_tokens) if s.hops else None
+        return RecallAsk(s.top_blocks, s.neighbours, s.budget_blocks, int(s.timeout_s * 1000), hops)
 
     def asked(self, seq: int, before: int) -> None:
         """A step that asks was sent under this sequence number, for blocks that end at or before a position."""

@@ -1,8 +1,10 @@
-"""Signals that tell the server's policy which tokens stand out. Computed here, because only the model side has logits.
+"""Signals that tell the server's policy which tokens stand out. Computed here, because only the model side has logits
+and attention weights.
 
 Surprisal is -log p(token | before), in nats. Its output head would cost a quarter of a small model's time, so by
 default it is normalised over the most frequent token ids (byte-pair merges are numbered in order of frequency) and the
-token itself; docs/LOG.md has the measured agreement with the full vocabulary.
+token itself; docs/LOG.md has the measured agreement with the full vocabulary. Attention mass is what
+`attn_client.mass` says.
 """
 
 import torch
@@ -11,12 +13,14 @@ from torch import Tensor
 from protos.memsvc.v1 import types_pb2
 
 SURPRISAL = "surprisal"
+MASS = "attention_mass"
 
 
-def wants_surprisal(policy: types_pb2.PolicySpec) -> bool:
-    """Whether a session's policy looks at surprisal; for others it is not worth its time."""
+def wanted_signals(policy: types_pb2.PolicySpec) -> frozenset[str]:
+    """Signals that a session's policy looks at; others are not worth their time."""
     kinds = (policy.kind, *(part.kind for part in policy.weights))
-    return types_pb2.POLICY_KIND_SURPRISAL in kinds
+    of_kind = {types_pb2.POLICY_KIND_SURPRISAL: SURPRISAL, types_pb2.POLICY_KIND_ATTENTION: MASS}
+    return frozenset(of_kind[kind] for kind in kinds if kind in of_kind)
 
 
 class Surprisal:

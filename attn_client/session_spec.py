@@ -11,6 +11,7 @@ _POLICIES = {
     "novelty": types_pb2.POLICY_KIND_NOVELTY,
     "distance": types_pb2.POLICY_KIND_DISTANCE,
     "topic_shift": types_pb2.POLICY_KIND_TOPIC_SHIFT,
+    "attention": types_pb2.POLICY_KIND_ATTENTION,
     "rarity": types_pb2.POLICY_KIND_RARITY,
     "hybrid": types_pb2.POLICY_KIND_HYBRID,
 }
@@ -25,6 +26,13 @@ _FINDERS = {
     "faiss": types_pb2.FINDER_KIND_FAISS,
     "walk": types_pb2.FINDER_KIND_WALK,
     "dictionary": types_pb2.FINDER_KIND_DICTIONARY,
+    "auto": types_pb2.FINDER_KIND_AUTO,
+    "faiss_gpu": types_pb2.FINDER_KIND_FAISS_GPU,
+}
+_LINK_SEARCHES = {
+    # What sessions that were made without the field have: they open with these settings.
+    "finder": types_pb2.LINK_SEARCH_UNSPECIFIED,
+    "walk": types_pb2.LINK_SEARCH_WALK,
 }
 
 
@@ -48,5 +56,7 @@ def session_spec(fingerprint: types_pb2.Fingerprint, bookmarks: BookmarkSettings
             link_similarity_min=bookmarks.link_similarity_min,
             centring_tokens=bookmarks.centring_tokens,
             metric=_METRICS[bookmarks.metric],
+            link_search=_LINK_SEARCHES[bookmarks.link_search],
+            index_every_tokens=bookmarks.index_every_tokens,
         ),
     )

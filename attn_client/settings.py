@@ -16,13 +16,14 @@ from typing import Literal
 from attn_client.errors import InvalidSettings
 
 BLOCK_TOKENS = 64
-FINDERS = ("flat", "hnsw", "faiss", "walk", "dictionary")
-# Policies that `hybrid` can weigh. The server has one more, `attention`: this client sends no signal for it.
-WEIGHTED_POLICIES = ("surprisal", "relevance", "novelty", "distance", "topic_shift", "rarity")
+FINDERS = ("flat", "hnsw", "faiss", "walk", "dictionary", "auto", "faiss_gpu")
+LINK_SEARCHES = ("finder", "walk")
+# Policies that `hybrid` can weigh.
+WEIGHTED_POLICIES = ("surprisal", "relevance", "novelty", "distance", "topic_shift", "attention", "rarity")
 POLICIES = ("every", "fixed", *WEIGHTED_POLICIES, "hybrid")
 METRICS = ("cosine", "dot", "pearson")
-# Least coverage of the policies that count forced bookmarks; `surprisal` has them on top.
-HELD_COVERAGE_MIN = 0.02
+# Least coverage: a block has one bookmark in any case.
+COVERAGE_MIN = 0.02
 # Largest values of whole numbers that a memory server takes; each is at least 1.
 BOOKMARK_COUNTS_MAX = {
     "every_tokens": 2**31 - 1,
@@ -31,6 +32,10 @@ BOOKMARK_COUNTS_MAX = {
     "links_max": 64,
     "centring_tokens": 65536,
 }
+# Largest values of other whole numbers that a memory server takes; each is at least 0.
+INDEX_EVERY_TOKENS_MAX = 65536
+HOPS_MAX = 16
+LINK_HALF_LIFE_TOKENS_MAX = 2**40
 
 
 def _require(holds: bool, name: str, expected: str, came: object) -> None:
@@ -64,7 +69,11 @@ class WindowSettings:
 
 @dataclass(frozen=True)
 class RecallSettings:
-    """How much is recalled, how it weighs, and how long a step may wait for it."""
+    """How much is recalled, how it weighs, and how long a step may wait for it.
+
+    `hops` links at most are followed from a hit (0: none), to `hop_blocks` blocks at most in place of the weakest hits;
+    a link's weight halves in `link_half_life_tokens` (0: never).
+    """
 
     top_blocks: int = 8
     neighbours: int = 1
@@ -75,6 +84,9 @@ class RecallSettings:
     timeout_s: float = 2.0
     while_reading: bool = False
     positions: Literal["packed", "true"] = "packed"
+    hops: int = 0
+    hop_blocks: int = 4
+    link_half_life_tokens: int = 0
 
     def __post_init__(self) -> None:
         _require(1 <= self.top_blocks <= 4096, "recall.top_blocks", "1 to 4096", self.top_blocks)
@@ -86,6 +98,15 @@ class RecallSettings:
         _require(0 <= self.lag_tokens <= 64, "recall.lag_tokens", "0 to 64", self.lag_tokens)
         _require(0.0 < self.timeout_s <= 600.0, "recall.timeout_s", "above 0, at most 600", self.timeout_s)
         _require(self.positions in ("packed", "true"), "recall.positions", "'packed' or 'true'", self.positions)
+        self._check_hops()
+
+    def _check_hops(self) -> None:
+        _require(0 <= self.hops <= HOPS_MAX, "recall.hops", f"0 to {HOPS_MAX}", self.hops)
+        # Hops take the place of hits, so there are no more of them; without hops the field says nothing.
+        most = self.top_blocks if self.hops else 4096
+        _require(1 <= self.hop_blocks <= most, "recall.hop_blocks", f"1 to {most}", self.hop_blocks)
+        half_life, longest = self.link_half_life_tokens, LINK_HALF_LIFE_TOKENS_MAX
+        _require(0 <= half_life <= longest, "recall.link_half_life_tokens", f"0 to {longest}", half_life)
 
 
 @dataclass(frozen=True)
@@ -93,11 +114,20 @@ class ProbeSettings:
     """Which vectors leave the model, which layers see what is recalled, and what makes a token salient.
 
     `salience_vocabulary` is the number of most frequent token ids that surprisal is normalised over (0: all of them).
+    `mass_layer` is where attention mass is taken (None: at two fifths of the depth, `mass_layer_of`).
     """
 
     layer: int = 6
     memory_layers: tuple[int, ...] | None = None
     salience_vocabulary: int = 8192
+    mass_layer: int | None = None
+
+    def mass_layer_of(self, layers: int) -> int:
+        """Layer of a model of so many layers in which attention mass is taken.
+
+        At the demo model's probe layer, 6 of 30, mass marks function words; at 12 it marks facts best (docs/LOG.md).
+        """
+        return 2 * layers // 5 if self.mass_layer is None else self.mass_layer
 
     def __post_init__(self) -> None:
         _require(self.layer >= 0, "probe.layer", "0 or more", self.layer)
@@ -105,6 +135,7 @@ class ProbeSettings:
         ascending = layers is None or (len(layers) > 0 and list(layers) == sorted(set(layers)) and layers[0] >= 0)
         _require(ascending, "probe.memory_layers", "layer numbers, ascending, or None for all", layers)
         _require(self.salience_vocabulary >= 0, "probe.salience_vocabulary", "0 or more", self.salience_vocabulary)
+        _require(self.mass_layer is None or self.mass_layer >= 0, "probe.mass_layer", "0 or more", self.mass_layer)
 
 
 @dataclass(frozen=True)
@@ -114,7 +145,7 @@ class BookmarkSettings:
     policy: str = "surprisal"
     coverage: float = 0.19
     every_tokens: int = 10
-    finder: Literal["flat", "hnsw", "faiss", "walk", "dictionary"] = "flat"
+    finder: Literal["flat", "hnsw", "faiss", "walk", "dictionary", "auto", "faiss_gpu"] = "flat"
     trail_blocks: int = 16
     trail_decay: float = 0.95
     trail_tokens: int = 128
@@ -122,17 +153,17 @@ class BookmarkSettings:
     link_similarity_min: float = 0.4
     centring_tokens: int = 4096
     metric: Literal["cosine", "dot", "pearson"] = "cosine"
-    hybrid_weights: tuple[tuple[str, float], ...] = (("surprisal", 1.0), ("novelty", 1.0))
+    hybrid_weights: tuple[tuple[str, float], ...] = (("surprisal", 2.0), ("rarity", 1.0))
+    link_search: Literal["finder", "walk"] = "finder"
+    index_every_tokens: int = 0
 
     def __post_init__(self) -> None:
         _require(self.policy in POLICIES, "bookmarks.policy", f"one of {', '.join(POLICIES)}", self.policy)
         _require(self.metric in METRICS, "bookmarks.metric", f"one of {', '.join(METRICS)}", self.metric)
         found = self.finder in FINDERS
         _require(found, "bookmarks.finder", f"one of {', '.join(FINDERS)}", self.finder)
-        _require(0.0 < self.coverage <= 1.0, "bookmarks.coverage", "above 0, at most 1", self.coverage)
-        if self.policy not in ("every", "fixed", "surprisal"):
-            enough = self.coverage >= HELD_COVERAGE_MIN
-            _require(enough, "bookmarks.coverage", f"{HELD_COVERAGE_MIN} to 1 with {self.policy}", self.coverage)
+        within = COVERAGE_MIN <= self.coverage <= 1.0
+        _require(within, "bookmarks.coverage", f"{COVERAGE_MIN} to 1", self.coverage)
         self._check_search()
         names = [name for name, _ in self.hybrid_weights]
         known = 0 < len(names) == len(set(names)) and set(names) <= set(WEIGHTED_POLICIES)
@@ -147,6 +178,10 @@ class BookmarkSettings:
         _require(0.0 < self.trail_decay < 1.0, "bookmarks.trail_decay", "above 0, below 1", self.trail_decay)
         least = self.link_similarity_min
         _require(-1.0 <= least <= 1.0, "bookmarks.link_similarity_min", "-1 to 1", least)
+        known = self.link_search in LINK_SEARCHES
+        _require(known, "bookmarks.link_search", f"one of {', '.join(LINK_SEARCHES)}", self.link_search)
+        every, most = self.index_every_tokens, INDEX_EVERY_TOKENS_MAX
+        _require(0 <= every <= most, "bookmarks.index_every_tokens", f"0 (server's default) to {most}", every)
 
 
 @dataclass(frozen=True)

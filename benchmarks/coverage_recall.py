@@ -2,7 +2,7 @@
 
 Each DIR is a trace (`benchmarks.traces`); facts of a kind are counted over all of them. What is measured is defined in
 `benchmarks.recall_of_trace`. Intervals are Wilson's, 95 %. One process a core; set OMP_NUM_THREADS=1. The policy
-`attention` is left out: traces hold no attention mass.
+`attention` needs traces that were made with `--mass`. `benchmarks.coverage_figures` draws and records what this writes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attn_client.settings import BookmarkSettings
 from benchmarks.recall_of_trace import Outcome, PreparedTrace, recall_of
 from benchmarks.summary import commit_of, cpu_name
 from benchmarks.traces.format import Trace, TraceError
@@ -25,9 +26,12 @@ from memsvc.errors import InvalidRequest
 from protos.memsvc.v1 import types_pb2 as wire
 
 COVERAGES = (0.02, 0.05, 0.1, 0.2, 1.0)
-POLICIES = ("every", "fixed", "relevance", "novelty", "distance", "topic_shift", "surprisal", "rarity", "hybrid")
-# As the client weighs them unless told otherwise.
-HYBRID = (("surprisal", 1.0), ("novelty", 1.0))
+POLICIES = (
+    *("every", "fixed", "relevance", "novelty", "distance", "topic_shift", "surprisal", "rarity", "attention"),
+    "hybrid",
+)
+# What `hybrid` weighs unless its name says otherwise: "hybrid:surprisal=2,rarity=1".
+HYBRID = BookmarkSettings().hybrid_weights
 LAYER = 6
 # Half-width of a 95 % interval, in deviations.
 _Z = 1.959964
@@ -43,11 +47,13 @@ class Case:
     @property
     def spec(self) -> wire.PolicySpec:
         """The policy as a session is made with it."""
-        spec = wire.PolicySpec(kind=_kind(self.policy), coverage=self.coverage)
-        if self.policy == "fixed":
+        name, _, given = self.policy.partition(":")
+        spec = wire.PolicySpec(kind=_kind(name), coverage=self.coverage)
+        if name == "fixed":
             spec.every_tokens = round(1 / self.coverage)
-        if self.policy == "hybrid":
-            spec.weights.extend(wire.PolicyWeight(kind=_kind(name), weight=weight) for name, weight in HYBRID)
+        if name == "hybrid":
+            weights = _weights(given) if given else HYBRID
+            spec.weights.extend(wire.PolicyWeight(kind=_kind(part), weight=weight) for part, weight in weights)
         return spec
 
 
@@ -85,7 +91,7 @@ def wilson(count: int, of: int) -> tuple[float, float]:
 
 def cases(policies: Sequence[str], coverages: Sequence[float]) -> list[Case]:
     """All points to be measured, the slowest policies first."""
-    slow = ("hybrid", "relevance", "novelty")
+    slow = ("relevance", "novelty")
     found = [
         Case(policy, coverage) for policy in policies if policy != "every" for coverage in coverages if coverage < 1
     ]
@@ -152,13 +158,16 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage_recall", description=__doc__)
     parser.add_argument("traces", type=Path, nargs="+", metavar="DIR")
     parser.add_argument("--layer", type=int, default=LAYER)
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), help="or hybrid:NAME=WEIGHT,...")
     parser.add_argument("--coverages", type=float, nargs="+", default=list(COVERAGES), help="shares of the tokens")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     chosen = parser.parse_args(arguments)
     if not all(0 < coverage <= 1 for coverage in chosen.coverages):
         parser.error(f"expected --coverages above 0 and at most 1, got {chosen.coverages}")
+    for policy in chosen.policies:
+        if not _known(policy):
+            parser.error(f"expected --policies of {', '.join(POLICIES)} or hybrid:NAME=WEIGHT,..., got {policy}")
     if chosen.jobs < 1 or not cases(chosen.policies, chosen.coverages):
         parser.error("expected --jobs of at least 1, and a coverage below 1 unless the policy is every")
     return chosen
@@ -189,6 +198,22 @@ def _report(chosen: argparse.Namespace, traces: Sequence[Trace], listed: Sequenc
         "traces": [dataclasses.asdict(trace.source) for trace in traces],
         "points": [point.as_json() for point in listed],
     }
+
+
+def _known(policy: str) -> bool:
+    if not policy.startswith("hybrid:"):
+        return policy in POLICIES
+    try:
+        weights = _weights(policy.partition(":")[2])
+    except ValueError:
+        return False
+    return all(name in POLICIES and weight > 0 for name, weight in weights)
+
+
+def _weights(given: str) -> tuple[tuple[str, float], ...]:
+    """Parts of a hybrid's name. Raises ValueError for a weight that is no number."""
+    pairs = [part.partition("=") for part in given.split(",")]
+    return tuple((name, float(weight)) for name, _, weight in pairs)
 
 
 def _kind(policy: str) -> "wire.PolicyKind.ValueType":

@@ -2,7 +2,8 @@
 
 For each fact: text, 256 tokens of unrelated text, the question; then one recall, as the client asks for it. Whole:
 every block that the fact touches is among what is recalled. Rank 1: the best block is one of the fact's. Top 16: each
-of its sentences has a block among the 16 best.
+of its sentences has a block among the 16 best. Where a recall follows links, the bookmarks are linked as a session
+links them.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.traces.format import IDS, SURPRISAL, Trace, TracedFact
+from benchmarks.traces.format import IDS, Trace, TracedFact
+from memsvc.choosing import Scores, choose, follow, tally
 from memsvc.geometry import BLOCK_TOKENS, visible_blocks_ends, window_start
-from memsvc.lattice import Float64Array, centre_of, to_lattice
+from memsvc.graph import BookmarkGraph
+from memsvc.lattice import SIMILARITY_UNIT, Float64Array, centre_of, to_lattice
 from memsvc.session.deciding import Decider
 from memsvc.session.steps import TokenStep
 from memsvc.session.vectors import TokenRows
 from memsvc.shards.base import BlockHits, Int16Array, Int64Array
-from memsvc.shards.index import StreamIndex
+from memsvc.shards.index import TAIL_ROWS, StreamIndex
 from memsvc.trail import BlockSearch, Trail, TrailSettings
 from protos.memsvc.v1 import memory_pb2, types_pb2
 
@@ -27,6 +30,8 @@ TRAIL_BLOCKS, TRAIL_DECAY, TRAIL_TOKENS = 16, 0.95, 128
 # As the client asks unless told otherwise; and the 16 best alone.
 ASK = memory_pb2.RecallRequest(top_blocks=8, neighbours=1, budget_blocks=24)
 ASK_16 = memory_pb2.RecallRequest(top_blocks=16, neighbours=0, budget_blocks=16)
+# A link is at least so similar, as the client has it unless told otherwise.
+LINK_SIMILARITY_MIN = 0.4
 # How the start of a session is reported.
 COLD_TOKENS = 8192
 # Tokens turned into lattice vectors, and questions searched for, at once.
@@ -51,12 +56,14 @@ class PreparedTrace:
 
 @dataclass(frozen=True)
 class Found:
-    """What one recall found of one fact."""
+    """What one recall found of one fact: `sentences` says which came whole, `blocks` how many it recalled."""
 
     kind: str
     whole: bool
     rank_1: bool
     top_16: bool
+    sentences: tuple[bool, ...] = ()
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,42 @@ class Outcome:
     found: tuple[Found, ...]
 
 
+@dataclass(frozen=True)
+class Bookmarked:
+    """A trace with its bookmarks: their positions, ascending, an index, and a graph without links if none were wanted.
+
+    Args:
+        blocks: Block of each one.
+    """
+
+    prepared: PreparedTrace
+    positions: Int64Array
+    blocks: Int64Array
+    index: StreamIndex
+    graph: BookmarkGraph
+
+    @classmethod
+    def of(cls, prepared: PreparedTrace, policy: types_pb2.PolicySpec, links_max: int = 0) -> "Bookmarked":
+        """Bookmarks the text as the policy says, each linked to at most `links_max` earlier ones.
+
+        Raises:
+            InvalidRequest: The policy's settings, or a signal that the trace lacks.
+        """
+        positions = bookmarks_of(prepared, policy)
+        spec = types_pb2.SearchSpec(finder=types_pb2.FINDER_KIND_FLAT, link_similarity_min=LINK_SIMILARITY_MIN)
+        index, graph = StreamIndex(prepared.trace.source.dims, spec), BookmarkGraph(max(1, links_max))
+        for first in range(0, len(positions), TAIL_ROWS):
+            own = positions[first : first + TAIL_ROWS]
+            rows = prepared.rows[own]
+            if links_max:
+                hits = index.best_earlier(rows, first, links_max)
+                weights = np.where(hits.index < 0, 0.0, hits.dot * SIMILARITY_UNIT).astype(np.float32)
+                nothing = np.zeros(len(own))
+                graph.extend(own, hits.index, weights, nothing.astype(np.float32), nothing.astype(np.bool_))
+            index.add(rows)
+        return cls(prepared, positions, positions // BLOCK_TOKENS, index, graph)
+
+
 def recall_of(prepared: PreparedTrace, policy: types_pb2.PolicySpec) -> Outcome:
     """Bookmark the text as the policy says, and ask for every fact.
 
@@ -81,19 +124,15 @@ def recall_of(prepared: PreparedTrace, policy: types_pb2.PolicySpec) -> Outcome:
         InvalidRequest: The policy's settings, or a signal that the trace lacks.
     """
     trace = prepared.trace
-    positions = bookmarks_of(prepared, policy)
-    blocks = positions // BLOCK_TOKENS
-    index = StreamIndex(trace.source.dims, types_pb2.SearchSpec(finder=types_pb2.FINDER_KIND_FLAT))
-    index.add(prepared.rows[positions])
+    own = Bookmarked.of(prepared, policy)
     candidates = _candidates(trace)
-    found = tuple(_found_of(prepared, index, blocks, candidates))
-    text = positions[positions < trace.source.text_tokens]
+    text = own.positions[own.positions < trace.source.text_tokens]
     cold = min(COLD_TOKENS, trace.source.text_tokens)
     return Outcome(
         share=len(text) / trace.source.text_tokens,
         cold_share=np.count_nonzero(text < cold) / cold,
-        reachable=float(np.isin(candidates, blocks).mean()) if len(candidates) else 0.0,
-        found=found,
+        reachable=float(np.isin(candidates, own.blocks).mean()) if len(candidates) else 0.0,
+        found=tuple(found_of(own, ASK)),
     )
 
 
@@ -104,7 +143,7 @@ def bookmarks_of(prepared: PreparedTrace, policy: types_pb2.PolicySpec) -> Int64
     mark = types_pb2.Fingerprint(streams=[types_pb2.StreamSpec(name=STREAM, dims=trace.source.dims)])
     decider = Decider(types_pb2.SessionSpec(fingerprint=mark, policy=policy))
     ids = np.array(trace.arrays[IDS][:tokens], dtype=np.uint32)
-    signals = {SURPRISAL: np.array(trace.arrays[SURPRISAL][:tokens], dtype=np.float32)}
+    signals = trace.signals(0, tokens)
     decider.take(TokenStep(0, tokens, 0, ids, signals, (), {}, {}))
     settled = decider.settle(TokenRows(np.arange(tokens), {STREAM: prepared.rows[:tokens]}))
     return settled.decided.positions
@@ -121,32 +160,53 @@ def _candidates(trace: Trace) -> Int64Array:
     return np.arange(source.sink_tokens // BLOCK_TOKENS, end)
 
 
-def _found_of(prepared: PreparedTrace, index: StreamIndex, blocks: Int64Array, candidates: Int64Array) -> list[Found]:
-    trace = prepared.trace
-    source, tokens = trace.source, trace.tokens
+def found_of(own: Bookmarked, ask: memory_pb2.RecallRequest) -> list[Found]:
+    """What a recall like this finds of each fact. Where it follows links, the bookmarks have to be linked."""
+    trace = own.prepared.trace
+    source, tokens, candidates = trace.source, trace.tokens, _candidates(trace)
     settings = TrailSettings(
         TRAIL_BLOCKS, TRAIL_DECAY, TRAIL_TOKENS, {STREAM: 1.0}, source.sink_tokens, source.window_tokens
     )
-    first_block = source.sink_tokens // BLOCK_TOKENS
+    first_block, total = source.sink_tokens // BLOCK_TOKENS, len(own.positions)
 
     def search(stream: str, queries: Int16Array, blocks_end: Int64Array, k: int) -> BlockHits:
         assert stream == STREAM
-        return index.best_blocks(queries, blocks_end, blocks, len(blocks), k, first_block)
+        return own.index.best_blocks(queries, blocks_end, own.blocks, total, k, first_block)
 
     before = Trail(settings)
     start = max(0, tokens - TRAIL_TOKENS)
-    before.append(start, {STREAM: prepared.rows[start:tokens]})
+    before.append(start, {STREAM: own.prepared.rows[start:tokens]})
     # Votes of what comes before the questions are the same for all: counted here, copied below.
-    before.recall(tokens - 1, candidates, ASK, search)
+    before.votes(tokens - 1, search)
     found: list[Found] = []
     for first in range(0, len(trace.facts), _QUESTIONS):
         facts = trace.facts[first : first + _QUESTIONS]
-        for fact, known in zip(facts, _searched(prepared, facts, settings, search), strict=True):
+        for fact, known in zip(facts, _searched(own.prepared, facts, settings, search), strict=True):
             trail = before.copy()
-            own = slice(fact.question_first, fact.question_first + fact.question_tokens)
-            trail.append(tokens, {STREAM: prepared.rows[own]})
-            found.append(_found(trail, tokens + fact.question_tokens - 1, candidates, fact, known))
+            rows = slice(fact.question_first, fact.question_first + fact.question_tokens)
+            trail.append(tokens, {STREAM: own.prepared.rows[rows]})
+            votes = trail.votes(tokens + fact.question_tokens - 1, _answering(known))
+            scores = tally(votes, tokens + fact.question_tokens - 1, candidates, settings)
+            found.append(_found(fact, _recalled(own, scores, ask), _recalled(own, scores, ASK_16)))
     return found
+
+
+def _recalled(own: Bookmarked, scores: Scores, ask: memory_pb2.RecallRequest) -> list[int]:
+    """Blocks of one recall, as a session chooses them."""
+    hops = follow(own.graph, scores, ask, LINK_SIMILARITY_MIN)
+    return [block.block for block in choose(scores, ask, hops).blocks]
+
+
+def _answering(known: BlockHits) -> BlockSearch:
+    """A search that was made already."""
+
+    def search(stream: str, queries: Int16Array, blocks_end: Int64Array, k: int) -> BlockHits:  # noqa: ARG001
+        # Only the question has no votes yet, or as much of it as the trail is long.
+        assert len(queries) <= len(known.found)
+        newest = slice(len(known.found) - len(queries), None)
+        return BlockHits(known.block[newest], known.dot[newest], known.bookmark[newest], known.found[newest])
+
+    return search
 
 
 def _searched(
@@ -165,19 +225,14 @@ def _searched(
     return [BlockHits(hits.block[at], hits.dot[at], hits.bookmark[at], hits.found[at]) for at in own]
 
 
-def _found(trail: Trail, asked_at: int, candidates: Int64Array, fact: TracedFact, known: BlockHits) -> Found:
-    def search(stream: str, queries: Int16Array, blocks_end: Int64Array, k: int) -> BlockHits:  # noqa: ARG001
-        # Only the question has no votes yet, or as much of it as the trail is long.
-        assert len(queries) <= len(known.found)
-        newest = slice(len(known.found) - len(queries), None)
-        return BlockHits(known.block[newest], known.dot[newest], known.bookmark[newest], known.found[newest])
-
-    recalled = [block.block for block in trail.recall(asked_at, candidates, ASK, search).blocks]
-    best = {block.block for block in trail.recall(asked_at, candidates, ASK_16, search).blocks}
+def _found(fact: TracedFact, recalled: Sequence[int], best: Sequence[int]) -> Found:
+    sentences = tuple(set(sentence) <= set(recalled) for sentence in fact.gold)
     gold = {block for sentence in fact.gold for block in sentence}
     return Found(
         kind=fact.kind,
-        whole=gold <= set(recalled),
+        whole=all(sentences),
         rank_1=bool(recalled) and recalled[0] in gold,
-        top_16=all(best & set(sentence) for sentence in fact.gold),
+        top_16=all(set(best) & set(sentence) for sentence in fact.gold),
+        sentences=sentences,
+        blocks=len(recalled),
     )

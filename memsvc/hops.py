@@ -1,160 +1,292 @@
-"""Multi-hop recall: from the bookmarks that a search hit along their links to others, within a budget.
+"""Multi-hop recall: from what a recall hit along links to blocks that the question itself does not name.
 
-A path is worth the hit's score times, for each link, the link's weight (faded by its age, if wished) times `keep`. A
-bookmark is worth the best of its shortest paths. Links are followed both ways: what leads on may have been read earlier
-or later.
+A question that names A votes for the passage "A is B's lodger". The passage names B, and its bookmarks on B link to
+other passages about B, earlier and later ones:
+
+    passage    the bookmarks within 12 positions of a hit's best bookmark
+    starts     of these, the ones that no token voted for: what the passage says beyond the question
+    worth      of a link, what its weight has above the weakest link of the bookmark that searched for it, as a vote
+               has its similarity above the K-th best; faded by age, if wished
+    S(block)   sum over the starts of the worth of each one's best link into the block, both ways
+    score      of a block: the hit's score times (the hit's score / the best hit's) times (S / the largest S)
+
+and the best of the three best hits counts. A further hop goes on from the three best blocks of the one before, as from
+hits, at half the score.
 
 Invariants:
-    A link keeps at most the score it was reached with, so a bookmark never outdoes what led to it.
-    Per block one hop, its best bookmark, and none for the blocks of the hits themselves.
-    The result is a function of graph, cut, hits and settings; ties go to the newer bookmark.
+    A link keeps at most the score it was reached with, so a block never outdoes the hit that led to it.
+    Only candidates come out, and none of the blocks that are kept anyway.
+    The result is a function of graph, cut, hits, candidates and settings; ties go to the newer block.
 Must not know: embeddings, sessions, I/O.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from memsvc.errors import BookmarkNotFound, InvalidRequest
 from memsvc.graph import BookmarkGraph, faded
 
 Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
-# Bookmarks that one hop goes on from at most, the best ones.
-_FRONTIER_MAX = 1024
+# Positions around a hit's bookmark whose bookmarks are one passage with it.
+PASSAGE_TOKENS = 12
+# Hits, and blocks of a hop, that a hop goes on from.
+PASSAGES_MAX = 3
+# Newest links into one bookmark that are looked at: a common word has thousands.
+LINKS_INTO_MAX = 32
+# Share of the score that each hop after the first keeps.
+_FURTHER_KEEPS = 0.5
 
 
 @dataclass(frozen=True)
 class HopSettings:
-    """How far recall follows links.
+    """How far a recall follows links.
 
     Args:
-        hops: Links of a path at most; 0 switches hops off.
+        hops: Links of a path at most, at least 1.
         blocks: Blocks returned at most.
-        keep: Share of the score that a link keeps, in (0, 1].
-        weight_min: Links below this weight are not followed, in [0, 1].
-        half_life_tokens: Tokens in which a link's weight halves; 0 for no fading.
-
-    Raises:
-        InvalidRequest: A value is out of range.
+        similarity_min: Least weight of a link: counts as the weakest one of a bookmark with fewer than it may have, or
+            with one.
+        half_life_tokens: Tokens in which a link's worth halves; 0 for no fading.
     """
 
-    hops: int = 1
-    blocks: int = 4
-    keep: float = 0.5
-    weight_min: float = 0.0
+    hops: int
+    blocks: int
+    similarity_min: float = 0.0
     half_life_tokens: int = 0
 
-    def __post_init__(self) -> None:
-        for name, holds, expected in (
-            ("hops", 0 <= self.hops <= 16, "0 to 16"),
-            ("blocks", 0 <= self.blocks <= 4096, "0 to 4096"),
-            ("keep", 0 < self.keep <= 1, "in (0, 1]"),
-            ("weight_min", 0 <= self.weight_min <= 1, "in [0, 1]"),
-            ("half_life_tokens", self.half_life_tokens >= 0, "at least 0"),
-        ):
-            if not holds:
-                raise InvalidRequest(f"expected hops.{name} to be {expected}, got {getattr(self, name)}")
+
+@dataclass(frozen=True)
+class Hit:
+    """A block that hops go on from.
+
+    Args:
+        bookmark: Its best bookmark.
+        score: Above 0.
+        matched: Its bookmarks that led here: what votes or links met. Int64 [n].
+        path: Bookmarks on the way here.
+        origin: The block that the first hop began at.
+    """
+
+    block: int
+    bookmark: int
+    score: float
+    matched: Int64Array
+    path: tuple[int, ...]
+    origin: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class HopLink:
+    """A link that counted; `worth` is what it added, before the hit's score."""
+
+    source: int
+    target: int
+    weight: float
+    worth: float
+
+
+@dataclass(frozen=True)
 class Hop:
     """A block that links lead to.
 
     Args:
-        bookmark: The best bookmark of the block.
-        score: What its path is worth.
-        path: Bookmarks from the hit to `bookmark`, both included.
+        bookmark: Its bookmark at the end of the best link.
+        score: As the hits' scores are.
+        path: Bookmarks from the hit's passage to `bookmark`. From the first of each pair a link leads to the second;
+            from pair to pair they stand in one passage.
+        origin: The block of the hit.
+        links: All that counted in the last hop, the best first.
     """
 
     block: int
     bookmark: int
     score: float
     path: tuple[int, ...]
+    origin: int
+    links: tuple[HopLink, ...]
 
 
 def hop_from(
-    graph: BookmarkGraph, hits: Mapping[int, float], settings: HopSettings, total: int | None = None
+    graph: BookmarkGraph,
+    hits: Sequence[Hit],
+    candidates: Int64Array,
+    kept: frozenset[int],
+    settings: HopSettings,
+    total: int | None = None,
 ) -> tuple[Hop, ...]:
     """Blocks that the hits' links lead to, best first.
 
     Args:
-        hits: Score of each bookmark that a search hit; those of at most 0 lead nowhere.
-        total: The cut: only the first so many bookmarks; all if None.
+        hits: Best first.
+        candidates: Blocks that may be recalled, ascending.
+        kept: Blocks that are recalled anyway.
+        total: The cut: only the first so many bookmarks, the hits' among them; all if None.
 
-    Raises:
-        BookmarkNotFound: A hit lies past the cut.
-
-    Cost: a hop reads the part of the link table that is newer than its oldest bookmark, 20 to 45 ms for a million
-    bookmarks of 4 links.
+    Cost: at a million bookmarks 0.25 ms a hop with 4 links each and 0.45 ms with 16 (one busy core), where every sixth
+    token is a bookmark; 1.6 ms where every token is one. It grows with the links around three passages only.
     """
-    end = len(graph) if total is None else total
-    for past in (hit for hit in hits if not 0 <= hit < end):
-        raise BookmarkNotFound(f"expected a bookmark index from 0 to {end - 1}, got {past}")
-    scores, origin = np.full(end, -np.inf), np.full(end, -1)
-    own = np.array(sorted(hits), dtype=np.int64)
-    scores[own] = [hits[hit] for hit in own.tolist()]
-    frontier = own[scores[own] > 0]
+    follower = _Follower(graph, candidates, settings, len(graph) if total is None else total)
+    found: dict[int, Hop] = {}
+    passages, keeps = hits[:PASSAGES_MAX], 1.0
     for _ in range(settings.hops):
-        if not len(frontier):
+        if not passages:
             break
-        frontier = _follow(graph, _best(frontier, scores, _FRONTIER_MAX), scores, origin, settings)
-    return _blocks(graph.blocks(total), own, scores, origin, settings.blocks)
+        # Of the shortest paths: a block that was reached in fewer hops stays as it was.
+        fresh = follower.hop(passages, keeps, kept | found.keys())
+        found.update((hop.block, hop) for hop in fresh)
+        passages, keeps = [_as_hit(hop) for hop in fresh[:PASSAGES_MAX]], _FURTHER_KEEPS
+    best = sorted(found.values(), key=lambda hop: (-hop.score, -hop.block))
+    return tuple(best[: settings.blocks])
 
 
-def _follow(
-    graph: BookmarkGraph, frontier: Int64Array, scores: Float64Array, origin: Int64Array, settings: HopSettings
-) -> Int64Array:
-    """Takes one hop from the frontier; returns the bookmarks that were reached, ascending."""
-    end = len(scores)
-    parents, weights = graph.links(end)
-    oldest = int(frontier.min())
-    entered = np.zeros(end + 1, dtype=np.bool_)
-    entered[frontier] = True
-    # The parent -1 is the last flag, which stays off.
-    children, column = np.divmod(np.flatnonzero(entered[parents[oldest:]]), parents.shape[1])
-    children += oldest
-    ahead, slot = np.nonzero(parents[frontier] >= 0)
-    source = np.concatenate([parents[children, column], frontier[ahead]])
-    target = np.concatenate([children, parents[frontier[ahead], slot]])
-    weight = np.concatenate([weights[children, column], weights[frontier[ahead], slot]])
-    # A link is as old as the younger of its ends.
-    positions = graph.positions(end)
-    weight = faded(weight, positions[-1] - positions[np.maximum(source, target)], settings.half_life_tokens)
-    leads = (weight >= settings.weight_min) & (weight > 0) & (scores[target] == -np.inf)
-    source, target = source[leads], target[leads]
-    worth = scores[source] * np.minimum(weight[leads], 1.0) * settings.keep
-    # The best of each target comes last, of equal ones the one from the newest source; numpy keeps the last.
-    order = np.lexsort((source, worth))
-    scores[target[order]] = worth[order]
-    origin[target[order]] = source[order]
-    return np.unique(target)
+def _as_hit(hop: Hop) -> Hit:
+    matched = np.array([link.target for link in hop.links], dtype=np.int64)
+    return Hit(hop.block, hop.bookmark, hop.score, matched, hop.path, hop.origin)
 
 
-def _best(bookmarks: Int64Array, scores: Float64Array, count: int) -> Int64Array:
-    return bookmarks[np.lexsort((-bookmarks, -scores[bookmarks]))[:count]]
+@dataclass(frozen=True)
+class _Links:
+    """Links from the starts of some passages: arrays of the same length.
+
+    Args:
+        start: Number of the start, in order of passages.
+        source: Its bookmark.
+    """
+
+    start: Int64Array
+    source: Int64Array
+    target: Int64Array
+    block: Int64Array
+    weight: Float32Array
+    worth: Float64Array
+
+    def take(self, rows: Int64Array) -> "_Links":
+        """Some of them."""
+        return _Links(
+            start=self.start[rows],
+            source=self.source[rows],
+            target=self.target[rows],
+            block=self.block[rows],
+            weight=self.weight[rows],
+            worth=self.worth[rows],
+        )
+
+    def best(self) -> "_Links":
+        """Of each start the best into each block, the newest of equals, if it is worth anything."""
+        order = np.lexsort((self.target, self.worth, self.block, self.start))
+        last = np.ones(len(order), dtype=np.bool_)
+        last[:-1] = (np.diff(self.start[order]) != 0) | (np.diff(self.block[order]) != 0)
+        chosen = order[last]
+        return self.take(chosen[self.worth[chosen] > 0])
 
 
-def _blocks(
-    block_of: Int64Array, own: Int64Array, scores: Float64Array, origin: Int64Array, count: int
-) -> tuple[Hop, ...]:
-    """The best bookmark of each block that was reached and not hit, best first."""
-    reached = np.flatnonzero((origin >= 0) & ~np.isin(block_of, block_of[own]))
-    chosen: dict[int, Hop] = {}
-    for bookmark in _best(reached, scores, len(reached)).tolist():
-        block = int(block_of[bookmark])
-        if len(chosen) == count:
-            break
-        if block not in chosen:
-            chosen[block] = Hop(block, bookmark, float(scores[bookmark]), _path(bookmark, origin))
-    return tuple(chosen.values())
+@dataclass(frozen=True)
+class _Follower:
+    """Follows links of one graph up to one cut."""
+
+    graph: BookmarkGraph
+    candidates: Int64Array
+    settings: HopSettings
+    end: int
+
+    def hop(self, passages: Sequence[Hit], keeps: float, without: Collection[int]) -> list[Hop]:
+        """The best blocks one hop away from some passages, best first, as many as may be wanted.
+
+        Args:
+            passages: Best first.
+            keeps: Share of the best one's score that its best block keeps.
+            without: Blocks that are not wanted.
+        """
+        starts = [self._starts(hit) for hit in passages]
+        passage_of = np.repeat(np.arange(len(passages)), [len(own) for own in starts])
+        links = self._links_from(np.concatenate(starts))
+        passage = passage_of[links.start]
+        own_block = np.array([hit.block for hit in passages])[passage]
+        allowed = (links.block != own_block) & _among(links.block, self.candidates)
+        # By passage and block, of each the best first.
+        rank = np.lexsort((-links.target, -links.worth, links.block, passage))
+        rank = rank[allowed[rank]]
+        links, passage = links.take(rank), passage[rank]
+        if not len(rank):
+            return []
+        begins = ((np.diff(links.block, prepend=-1) != 0) | (np.diff(passage, prepend=-1) != 0)).nonzero()[0]
+        ends = np.append(begins[1:], len(rank))
+        scores = self._scores(passages, keeps, passage[begins], np.add.reduceat(links.worth, begins))
+        hops: dict[int, Hop] = {}
+        for at in np.lexsort((passage[begins], -links.block[begins], -scores)).tolist():
+            own = slice(int(begins[at]), int(ends[at]))
+            block = int(links.block[own.start])
+            if block not in without and block not in hops:
+                hops[block] = _hop(passages[passage[own.start]], block, float(scores[at]), links, own)
+            if len(hops) == self.settings.blocks:
+                break
+        return list(hops.values())
+
+    def _scores(self, passages: Sequence[Hit], keeps: float, passage: Int64Array, sums: Float64Array) -> Float64Array:
+        """Scores of blocks, given the passage that leads to each and the sum of the links' worth."""
+        most = np.zeros(len(passages))
+        np.maximum.at(most, passage, sums)
+        own = np.array([hit.score for hit in passages])
+        scores: Float64Array = (keeps * own**2 / own[0])[passage] * sums / most[passage]
+        return scores
+
+    def _starts(self, hit: Hit) -> Int64Array:
+        """Bookmarks of a passage that nothing matched yet."""
+        positions = self.graph.positions(self.end)
+        at = int(positions[hit.bookmark])
+        first, last = np.searchsorted(positions, [at - PASSAGE_TOKENS, at + PASSAGE_TOKENS + 1]).tolist()
+        matched = set(hit.matched.tolist())
+        return np.array([bookmark for bookmark in range(first, last) if bookmark not in matched], dtype=np.int64)
+
+    def _links_from(self, starts: Int64Array) -> _Links:
+        """Links of some bookmarks, both ways, with what they are worth; of each start the best into each block."""
+        graph, end = self.graph, self.end
+        parents, weights = graph.links(end)
+        start, slot = np.nonzero(parents[starts] >= 0)
+        entered, link = graph.links_into(starts, LINKS_INTO_MAX, end)
+        child, child_slot = np.divmod(link, parents.shape[1])
+        # A link is as old as the younger of its ends, which searched for it.
+        searcher = np.concatenate([starts[start], child])
+        target = np.concatenate([parents[starts[start], slot], child])
+        weight = weights[searcher, np.concatenate([slot, child_slot])]
+        worth = weight - self._weakest(searcher)
+        if self.settings.half_life_tokens:
+            positions = graph.positions(end)
+            worth = faded(worth, positions[end - 1] - positions[searcher], self.settings.half_life_tokens)
+        start = np.concatenate([start, entered])
+        block = graph.blocks(end)[target]
+        return _Links(start, starts[start], target, block, weight, worth.astype(np.float64)).best()
+
+    def _weakest(self, searcher: Int64Array) -> Float32Array:
+        """What a link is worth nothing at: the weakest of a full list, or the least that there may be."""
+        parents, weights = self.graph.links(self.end)
+        least = np.float32(self.settings.similarity_min)
+        # A list of one would be worth nothing itself.
+        if parents.shape[1] == 1:
+            return np.full(len(searcher), least)
+        return np.where(parents[searcher, -1] >= 0, weights[searcher, -1], least)
 
 
-def _path(bookmark: int, origin: Int64Array) -> tuple[int, ...]:
-    path = [bookmark]
-    while (before := int(origin[path[-1]])) >= 0:
-        path.append(before)
-    return tuple(reversed(path))
+def _among(blocks: Int64Array, candidates: Int64Array) -> npt.NDArray[np.bool_]:
+    """Which blocks are candidates, which ascend."""
+    if not len(candidates):
+        return np.zeros(len(blocks), dtype=np.bool_)
+    within: npt.NDArray[np.bool_] = (candidates[0] <= blocks) & (blocks <= candidates[-1])
+    # Without gaps among the candidates, that is all there is to ask.
+    if candidates[-1] - candidates[0] == len(candidates) - 1:
+        return within
+    found: npt.NDArray[np.bool_] = candidates[np.searchsorted(candidates, blocks) % len(candidates)] == blocks
+    return found
+
+
+def _hop(hit: Hit, block: int, score: float, links: _Links, own: slice) -> Hop:
+    """A hop to a block along these of the links, the best first."""
+    columns = (links.source, links.target, links.weight, links.worth)
+    listed = tuple(HopLink(*row) for row in zip(*(column[own].tolist() for column in columns), strict=True))
+    best = listed[0]
+    return Hop(block, best.target, score, (*hit.path, best.source, best.target), hit.origin, listed)

@@ -62,13 +62,13 @@ def to_lattice(rows: Float32Array, centre: Float64Array, shape: Shape = normalis
     return lattice
 
 
-def similarities(queries: Int16Array, rows: Int16Array | Float32Array) -> Float32Array:
+def similarities(queries: Int16Array | Float32Array, rows: Int16Array | Float32Array) -> Float32Array:
     """Dot products of lattice vectors, [m, dims] by [n, dims] to [m, n]: exact integers, in units of SIMILARITY_UNIT.
 
     Args:
-        rows: Lattice vectors as int16, or already widened to float32, which saves the conversion.
+        queries, rows: Lattice vectors as int16, or already widened to float32, which saves the conversion.
     """
-    return queries.astype(np.float32) @ rows.astype(np.float32, copy=False).T
+    return queries.astype(np.float32, copy=False) @ rows.astype(np.float32, copy=False).T
 
 
 def row_sums(values: Float64Array) -> Float64Array:
@@ -84,6 +84,7 @@ def _round_to_lattice(shaped: Float64Array) -> Float64Array:
     scaled = shaped * SCALE
     rounded = np.rint(scaled)
     # Rounding moves a vector by up to sqrt(dims) / 2 and may carry it past 4096; cutting towards zero never lengthens.
-    long = row_sums(rounded * rounded) > _SQUARES_MAX
+    # Squares of integers: exact in any order of additions.
+    long = np.einsum("nd,nd->n", rounded, rounded) > _SQUARES_MAX
     rounded[long] = np.trunc(scaled[long])
     return rounded

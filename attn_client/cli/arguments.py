@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from attn_client.errors import InvalidSettings
-from attn_client.settings import METRICS, POLICIES, Implementation, Settings
+from attn_client.settings import FINDERS, LINK_SEARCHES, METRICS, POLICIES, Implementation, Settings
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="smollm2", metavar="DIR|smollm2", help="folder of a model, or the demo's")
+    command.add_argument(
+        "--dtype", default="bfloat16", metavar="NAME", help="bfloat16, or float32: faster on a CPU without AMX"
+    )
     command.add_argument("--memory", metavar="ADDR", help="memory server; without it a private one is started")
     command.add_argument("--data", type=Path, metavar="DIR", help="folder of the private server; temporary without it")
     command.add_argument("--chat", action="store_true", help="wrap text and question in the model's chat template")
@@ -58,6 +61,13 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument("--alpha", type=float, dest="recall.alpha", metavar="X", help="weight of the similarity bias")
     choice.add_argument("--lift", type=float, dest="recall.lift", metavar="X", help="bias of the best passage")
     choice.add_argument("--lag", type=int, dest="recall.lag_tokens", metavar="N", help="decode steps a recall lags")
+    choice.add_argument("--hops", type=int, dest="recall.hops", metavar="N", help="links followed from a hit")
+    choice.add_argument(
+        "--hop-blocks", type=int, dest="recall.hop_blocks", metavar="N", help="blocks that links bring at most"
+    )
+    choice.add_argument(
+        "--link-half-life", type=int, dest="recall.link_half_life_tokens", metavar="N", help="tokens; links fade"
+    )
     choice.add_argument("--timeout", type=float, dest="recall.timeout_s", metavar="S", help="seconds a recall may take")
     choice.add_argument("--policy", dest="bookmarks.policy", metavar="NAME", help=", ".join(POLICIES))
     choice.add_argument(
@@ -68,7 +78,11 @@ def _common(command: argparse.ArgumentParser) -> None:
     )
     choice.add_argument("--metric", dest="bookmarks.metric", metavar="NAME", help=", ".join(METRICS))
     choice.add_argument("--every", type=int, dest="bookmarks.every_tokens", metavar="N", help="stride (fixed)")
-    choice.add_argument("--finder", dest="bookmarks.finder", metavar="NAME", help="flat, hnsw, faiss, walk, dictionary")
+    choice.add_argument("--finder", dest="bookmarks.finder", metavar="NAME", help=", ".join(FINDERS))
+    choice.add_argument("--link-search", dest="bookmarks.link_search", metavar="NAME", help=", ".join(LINK_SEARCHES))
+    choice.add_argument(
+        "--index-every", type=int, dest="bookmarks.index_every_tokens", metavar="N", help="tokens indexed together"
+    )
     choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
 
 

@@ -12,7 +12,7 @@ from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
 from attn_client.generate import Answer, ask
 from attn_client.hf.attach import NO_MEMORY, Attached, attach
-from attn_client.hf.load import load_model
+from attn_client.hf.load import dtype_of, load_model
 from attn_client.reader import Reader
 from attn_client.text import PromptForm, read_text
 
@@ -20,9 +20,9 @@ from attn_client.text import PromptForm, read_text
 def run(arguments: argparse.Namespace) -> None:
     """Answer the question and print it."""
     _check(arguments)
-    settings = settings_of(arguments)
+    settings, dtype = settings_of(arguments), dtype_of(arguments.dtype)
     text = read_text(arguments.file) if arguments.file is not None else None
-    model, tokenizer = load_model(arguments.model)
+    model, tokenizer = load_model(arguments.model, dtype)
     form = PromptForm.chat(tokenizer) if arguments.chat else PromptForm()
     memory = NO_MEMORY if arguments.no_memory else arguments.memory
     with (

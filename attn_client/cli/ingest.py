@@ -11,7 +11,7 @@ from attn_client.cli.arguments import check_memory_flags, settings_of
 from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
 from attn_client.hf.attach import NO_MEMORY, Attached, attach
-from attn_client.hf.load import load_model
+from attn_client.hf.load import dtype_of, load_model
 from attn_client.reader import Reader
 from attn_client.text import PromptForm, read_text
 
@@ -19,9 +19,9 @@ from attn_client.text import PromptForm, read_text
 def run(arguments: argparse.Namespace) -> None:
     """Read the text and print what became of it."""
     _check(arguments)
-    settings = settings_of(arguments)
+    settings, dtype = settings_of(arguments), dtype_of(arguments.dtype)
     text = read_text(arguments.file)
-    model, tokenizer = load_model(arguments.model)
+    model, tokenizer = load_model(arguments.model, dtype)
     form = PromptForm.chat(tokenizer) if arguments.chat else PromptForm()
     ids = form.text_ids(tokenizer, text)
     memory = NO_MEMORY if arguments.no_memory else arguments.memory

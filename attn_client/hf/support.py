@@ -80,6 +80,8 @@ def _check_settings(settings: Settings, layers: int, trained_tokens: int) -> Non
         )
     if settings.probe.layer >= layers:
         raise InvalidSettings(f"probe.layer: expected 0 to {layers - 1}, got {settings.probe.layer}")
+    if settings.probe.mass_layer is not None and settings.probe.mass_layer >= layers:
+        raise InvalidSettings(f"probe.mass_layer: expected 0 to {layers - 1}, got {settings.probe.mass_layer}")
     asked = settings.probe.memory_layers
     if asked is not None and asked[-1] >= layers:
         raise InvalidSettings(f"probe.memory_layers: expected layers 0 to {layers - 1}, got {asked[-1]}")

@@ -10,17 +10,30 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Reached = Literal["trail", "neighbour", "fill"]
+Reached = Literal["trail", "neighbour", "fill", "hop"]
+
+
+@dataclass(frozen=True)
+class HopAsk:
+    """A wish to follow links from the hits; the fields are those of HopRequest in memory.proto."""
+
+    hops: int
+    blocks: int
+    half_life_tokens: int
 
 
 @dataclass(frozen=True)
 class RecallAsk:
-    """A wish to be told where to look; the fields are those of RecallRequest in memory.proto."""
+    """A wish to be told where to look; the fields are those of RecallRequest in memory.proto.
+
+    Without `hops` no links are followed.
+    """
 
     top_blocks: int
     neighbours: int
     budget_blocks: int
     deadline_ms: int
+    hops: HopAsk | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,9 @@ class StepRecord:
 class RecalledBlock:
     """One block to look at.
 
-    `z` is the score standardised over all candidates, `via` the hit that brought a neighbour along (else the block
-    itself), `bookmark` the index of the best matching bookmark, -1 if none voted.
+    `z` is the score standardised over all candidates, `via` the hit that brought a neighbour along or that a hop began
+    at (else the block itself), `bookmark` the index of the best matching bookmark, -1 if none voted, `path` the
+    bookmarks from that hit to a hop's block.
     """
 
     block: int
@@ -58,6 +72,7 @@ class RecalledBlock:
     reached: Reached
     via: int
     bookmark: int
+    path: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

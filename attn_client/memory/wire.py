@@ -22,6 +22,7 @@ _REACHED: dict[int, Reached] = {
     memory_pb2.REACHED_TRAIL: "trail",
     memory_pb2.REACHED_NEIGHBOUR: "neighbour",
     memory_pb2.REACHED_FILL: "fill",
+    memory_pb2.REACHED_HOP: "hop",
 }
 
 
@@ -94,6 +95,7 @@ def answer_of(recall: memory_pb2.Recall) -> RecallAnswer:
             reached=_reached(one.reached),
             via=one.via_block,
             bookmark=one.bookmark,
+            path=tuple(one.path),
         )
         for one in recall.blocks
     )
@@ -124,10 +126,14 @@ def _step(record: StepRecord, start: int, stop: int) -> PendingStep:
 
 
 def _recall_request(ask: RecallAsk, blocks_through: int) -> memory_pb2.RecallRequest:
+    hops = ask.hops
     return memory_pb2.RecallRequest(
         top_blocks=ask.top_blocks,
         neighbours=ask.neighbours,
         budget_blocks=ask.budget_blocks,
         deadline_ms=ask.deadline_ms,
         blocks_through=blocks_through,
+        hops=memory_pb2.HopRequest(hops=hops.hops, blocks=hops.blocks, half_life_tokens=hops.half_life_tokens)
+        if hops is not None
+        else None,
     )

@@ -5,6 +5,7 @@
     codes-6.i8          one row a token: the embedding at layer 6, divided by its scale       int8    [rows, dims]
     scales-6.f32        the scale of each row                                                 float32 [rows]
     surprisal.f32       nats                                                                  float32 [rows]
+    attention_mass.f32  as attn_client.mass defines it; only if the header names its layer    float32 [rows]
     ids.u32             token ids                                                             uint32  [rows]
 
 Rows are tokens: the text, then the unrelated text, then the tokens of one question after the other, each as it reads
@@ -30,7 +31,7 @@ import numpy.typing as npt
 FORMAT = "bookmark-trace"
 VERSION = 1
 HEADER, FACTS = "header.json", "facts.json"
-SURPRISAL, IDS = "surprisal", "ids"
+SURPRISAL, MASS, IDS = "surprisal", "attention_mass", "ids"
 # Bytes that a checksum is taken over at once.
 _PIECE_BYTES = 1 << 24
 
@@ -73,6 +74,7 @@ class Source:
         text_tokens: Rows of the text, from 0.
         unrelated_tokens: Rows of the unrelated text after it.
         salience_vocabulary: Token ids that surprisal is normalised over; 0: all.
+        mass_layer: Where attention mass was taken; None in a trace without.
     """
 
     model: str
@@ -88,6 +90,7 @@ class Source:
     seeds: tuple[int, ...]
     label: str
     device: str
+    mass_layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,17 @@ class Trace:
         scaled: Float32Array = codes * self.arrays[scales_name(layer)][first:end].astype(np.float32)[:, None]
         return scaled
 
+    def signals(self, first: int, end: int) -> dict[str, Float32Array]:
+        """Every signal that the trace has, by the name that policies know, of rows `first` to `end`, exclusive."""
+        return {
+            name: np.array(self.arrays[name][first:end], dtype=np.float32)
+            for name in (SURPRISAL, MASS)
+            if name in self.arrays
+        }
+
     def _check(self) -> None:
-        names = [SURPRISAL, IDS, *(f(layer) for layer in self.source.layers for f in (codes_name, scales_name))]
+        embeddings = [f(layer) for layer in self.source.layers for f in (codes_name, scales_name)]
+        names = [SURPRISAL, *([MASS] if self.source.mass_layer is not None else []), IDS, *embeddings]
         rows = self.tokens + sum(fact.question_tokens for fact in self.facts)
         for name in names:
             if name not in self.arrays:

@@ -42,10 +42,11 @@ class TracedReader:
     Args:
         attached: Without memory.
         layers: Whose normalised input is the embedding.
+        mass: Whether rows have attention mass.
     """
 
-    def __init__(self, attached: Attached, layers: Sequence[int]) -> None:
-        self._attached, self._layers = attached, tuple(layers)
+    def __init__(self, attached: Attached, layers: Sequence[int], *, mass: bool = False) -> None:
+        self._attached, self._layers, self._mass = attached, tuple(layers), mass
         self._reader = attached.without_memory()
         probe = attached.settings.probe
         self._surprisal = Surprisal(attached.passes.decoder.head, probe.salience_vocabulary)
@@ -53,7 +54,7 @@ class TracedReader:
 
     def fork(self) -> "TracedReader":
         """One that goes on from here on its own."""
-        copy = TracedReader(self._attached, self._layers)
+        copy = TracedReader(self._attached, self._layers, mass=self._mass)
         copy._reader, copy._last_hidden = self._reader.fork(), self._last_hidden
         return copy
 
@@ -76,7 +77,7 @@ class TracedReader:
         tensor = torch.tensor([list(ids)], device=passes.decoder.shape.device)
         reader.residents.clear_recalled()
         with _captured(passes.decoder.layers, self._layers) as embeddings:
-            output = passes.run([reader.plan(len(ids))], tensor)
+            output = passes.run([reader.plan(len(ids), mass=self._mass)], tensor)
         surprisal = self._signal(tensor[0], output.hidden[0])
         reader.commit(ids, output, 0, wait=True)
         self._last_hidden = output.hidden[0, -1]
@@ -84,6 +85,7 @@ class TracedReader:
             np.asarray(ids, dtype=np.uint32),
             surprisal.float().cpu().numpy(),
             {layer: rows[0].float().cpu().numpy() for layer, rows in embeddings.items()},
+            output.mass[0],
         )
 
     def _signal(self, ids: Tensor, hidden: Tensor) -> Tensor:
@@ -97,7 +99,9 @@ class TracedReader:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a trace is made of. `texts` name sources of `SOURCES`; `facts` is how many of each kind."""
+    """What a trace is made of. `texts` name sources of `SOURCES`; `facts` is how many of each kind; `mass` adds the
+    attention mass.
+    """
 
     tokens: int
     texts: tuple[str, ...]
@@ -106,6 +110,7 @@ class Wanted:
     facts: int
     layers: tuple[int, ...]
     seed: int
+    mass: bool = False
 
     @property
     def label(self) -> str:
@@ -130,8 +135,8 @@ def make_trace(attached: Attached, tokenizer: Any, wanted: Wanted, folder: Path)
     ids, traced = _planted(attached, tokenizer, wanted)
     unrelated = PromptForm().question_ids(tokenizer, "\n\n".join(islice(SOURCES[wanted.unrelated](), 100)))
     decoder = attached.passes.decoder
-    with TraceWriter(folder, wanted.layers, decoder.hidden_size) as writer:
-        reader = TracedReader(attached, wanted.layers)
+    with TraceWriter(folder, wanted.layers, decoder.hidden_size, mass=wanted.mass) as writer:
+        reader = TracedReader(attached, wanted.layers, mass=wanted.mass)
         for rows in reader.read([*ids, *unrelated[:UNRELATED_TOKENS]]):
             writer.append(rows)
         for number, fact in enumerate(traced):
@@ -166,6 +171,7 @@ def _parsed(arguments: Sequence[str]) -> tuple[Wanted, str, Path]:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--facts", type=int, default=20, help="of each kind")
     parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
+    parser.add_argument("--mass", action="store_true", help="save each token's attention mass, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="smollm2", help="a folder, or smollm2")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trace")
@@ -173,7 +179,10 @@ def _parsed(arguments: Sequence[str]) -> tuple[Wanted, str, Path]:
     if chosen.tokens < 1 or chosen.facts < 1:
         parser.error(f"expected --tokens and --facts of at least 1, got {chosen.tokens} and {chosen.facts}")
     kinds, layers = tuple(chosen.kinds), tuple(sorted(set(chosen.layers)))
-    wanted = Wanted(chosen.tokens, tuple(chosen.texts), chosen.unrelated, kinds, chosen.facts, layers, seed=chosen.seed)
+    texts_read = tuple(chosen.texts)
+    wanted = Wanted(
+        chosen.tokens, texts_read, chosen.unrelated, kinds, chosen.facts, layers, seed=chosen.seed, mass=chosen.mass
+    )
     return wanted, chosen.model, chosen.out
 
 
@@ -222,6 +231,7 @@ def _source(attached: Attached, wanted: Wanted) -> Source:
         seeds=(wanted.seed,),
         label=wanted.label,
         device=gpu_name() if on_gpu else cpu_name(),
+        mass_layer=settings.probe.mass_layer_of(attached.passes.decoder.shape.layers) if wanted.mass else None,
     )
 
 

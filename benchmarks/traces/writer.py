@@ -23,6 +23,7 @@ from benchmarks.traces.format import (
     FACTS,
     HEADER,
     IDS,
+    MASS,
     SURPRISAL,
     AnyArray,
     ArrayFile,
@@ -42,11 +43,14 @@ _SUFFIX = {"<i1": "i8", "|i1": "i8", "<f4": "f32", "<u4": "u32"}
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive tokens: ids uint32 [n], surprisal float32 [n], embeddings by layer float32 [n, dims]."""
+    """Consecutive tokens: ids uint32 [n], surprisal float32 [n], embeddings by layer float32 [n, dims], and attention
+    mass float32 [n], or None in a trace without.
+    """
 
     ids: npt.NDArray[np.uint32]
     surprisal: Float32Array
     embeddings: Mapping[int, Float32Array]
+    mass: Float32Array | None = None
 
 
 class TraceWriter:
@@ -54,17 +58,18 @@ class TraceWriter:
 
     Args:
         folder: Made if it is not there.
+        mass: Whether rows have attention mass.
 
     Raises:
         TraceError: The folder holds a trace already.
     """
 
-    def __init__(self, folder: Path, layers: Sequence[int], dims: int) -> None:
+    def __init__(self, folder: Path, layers: Sequence[int], dims: int, *, mass: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / HEADER).exists():
             raise TraceError(f"expected a folder without a trace, got {folder.name} with {HEADER}")
         self._folder, self._layers, self._dims = folder, tuple(layers), dims
-        kinds: dict[str, str] = {IDS: "<u4", SURPRISAL: "<f4"}
+        kinds: dict[str, str] = {IDS: "<u4", SURPRISAL: "<f4"} | ({MASS: "<f4"} if mass else {})
         for layer in layers:
             kinds |= {codes_name(layer): "|i1", scales_name(layer): "<f4"}
         self._kinds = kinds
@@ -88,10 +93,16 @@ class TraceWriter:
         """Add rows.
 
         Raises:
-            ValueError: Arrays of different lengths, of other dimensions, or with values that are not finite.
+            ValueError: Arrays of different lengths, of other dimensions, or with values that are not finite; mass
+                where the trace has none, or none where it has.
         """
         count = len(rows.ids)
+        if (rows.mass is not None) != (MASS in self._kinds):
+            got = "none" if rows.mass is None else "some"
+            raise ValueError(f"expected {'some' if MASS in self._kinds else 'no'} {MASS} of rows, got {got}")
         arrays: dict[str, AnyArray] = {IDS: rows.ids, SURPRISAL: _checked(SURPRISAL, rows.surprisal, (count,))}
+        if rows.mass is not None:
+            arrays[MASS] = _checked(MASS, rows.mass, (count,))
         for layer in self._layers:
             embeddings = _checked(f"embeddings of layer {layer}", rows.embeddings[layer], (count, self._dims))
             arrays[codes_name(layer)], arrays[scales_name(layer)] = quantised(embeddings)

@@ -5,6 +5,7 @@
     |-- UnsupportedDtype      element types that do not fit
     |-- DeviceMismatch        tensors of one call lie on several devices
     |-- UnsupportedGradient   a gradient is wanted that FUSED does not compute
+    |-- NotFinite             a vector to be kept holds an infinity or NaN
     `-- FusedUnavailable      FUSED was asked for where it cannot run; nothing falls back to REFERENCE
 
 Invariant: a message is one line that names the argument, what was expected and what came.
@@ -29,6 +30,10 @@ class DeviceMismatch(AttentionKernelError):
 
 class UnsupportedGradient(AttentionKernelError):
     """A gradient of rotary tables or of quantised pages is wanted of FUSED, which would leave it out."""
+
+
+class NotFinite(AttentionKernelError):
+    """A vector that is to be kept holds an infinity or NaN."""
 
 
 class FusedUnavailable(AttentionKernelError):

@@ -17,6 +17,8 @@ _SESSION_FIELDS = (
     "name tokens tail_position bookmarks chains links blocks stored_bytes epoch writer created_unix_ms finder_status"
 )
 _VOTE_FIELDS = "position bookmark stream similarity cut contribution"
+_LINK_FIELDS = "source target weight worth"
+_SEARCH_FIELDS = "position checkpoints_across compared_across last_stage similarity"
 
 
 def session(info: types_pb2.SessionInfo) -> Record:
@@ -42,6 +44,8 @@ def explanation(answer: graph_pb2.ExplainResponse) -> Record:
     record["blocks"] = [_block(one) for one in recall.blocks]
     record["chosen"] = [_explained(one) for one in answer.chosen]
     record["below_cut"] = [_explained(one) for one in answer.below_cut]
+    record["finder_status"] = answer.finder_status
+    record["searches"] = [_search(one) for one in answer.searches]
     return record
 
 
@@ -88,14 +92,15 @@ def bookmarks_table(record: Record) -> str:
 
 
 def explanation_table(record: Record) -> str:
-    """The recall in one line, then one line a block with its strongest vote."""
+    """The recall in one line, then one line a block with its strongest vote or link, and one line a search."""
     head = (
         f"recall asked at position {record['asked_at']}: {record['candidates']} candidates, "
         f"mean {record['mean']:.4f}, std {record['std']:.4f}"
     )
-    heads = ("BLOCK", "POSITIONS", "SCORE", "Z", "REACHED", "VIA", "VOTES", "STRONGEST VOTE")
+    heads = ("BLOCK", "POSITIONS", "SCORE", "Z", "REACHED", "VIA", "VOTES", "STRONGEST VOTE OR LINKS")
     rows = [("chosen", one) for one in record["chosen"]] + [("below cut", one) for one in record["below_cut"]]
-    return head + "\n" + table(heads, (_explained_row(*row) for row in rows))
+    lines = [head, table(heads, (_explained_row(*row) for row in rows)), f"finder: {record['finder_status']}"]
+    return "\n".join([*lines, *(_search_line(one) for one in record["searches"])])
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -120,17 +125,45 @@ def _block(one: memory_pb2.RecalledBlock) -> Record:
         "reached": memory_pb2.Reached.Name(one.reached).removeprefix("REACHED_").lower(),
         "via_block": one.via_block,
         "bookmark": one.bookmark,
+        "path": list(one.path),
     }
 
 
 def _explained(one: graph_pb2.ExplainedBlock) -> Record:
     votes = [{name: getattr(vote, name) for name in _VOTE_FIELDS.split()} for vote in one.votes]
-    return {**_block(one.block), "votes": votes}
+    links = [{name: getattr(link, name) for name in _LINK_FIELDS.split()} for link in one.links]
+    return {**_block(one.block), "votes": votes, "links": links}
+
+
+def _search(one: graph_pb2.ExplainedSearch) -> Record:
+    return {
+        **{name: getattr(one, name) for name in _SEARCH_FIELDS.split()},
+        "walked": list(one.walked),
+        "checkpoints": [
+            {"bookmark": own.bookmark, "level": own.level, "promise": own.promise} for own in one.checkpoints
+        ],
+        "refined": list(one.refined),
+        "contents": list(one.contents),
+        "landed": one.landed if one.HasField("landed") else None,
+    }
+
+
+def _search_line(one: Record) -> str:
+    landed = "nowhere" if one["landed"] is None else f"at bookmark {one['landed']} ({one['similarity']:.3f})"
+    return (
+        f"search for token {one['position']}: walked {len(one['walked'])} bookmarks, looked at "
+        f"{len(one['checkpoints']) + one['checkpoints_across']} checkpoints, compared "
+        f"{len(one['refined']) + one['compared_across']} around them, read {len(one['contents'])} in the table of "
+        f"contents, ended with {one['last_stage']} {landed}"
+    )
 
 
 def _explained_row(group: str, one: Record) -> tuple[object, ...]:
     strongest = "-"
-    if one["votes"]:
+    if one["links"]:
+        shown = ", ".join(f"{link['source']}-{link['target']} ({link['weight']:.3f})" for link in one["links"][:4])
+        strongest = f"{shown}{', ...' if len(one['links']) > 4 else ''}"
+    elif one["votes"]:
         vote = one["votes"][0]
         strongest = (
             f"token {vote['position']} to bookmark {vote['bookmark']} "

@@ -57,6 +57,11 @@ class Dictionary:
         """Bytes that nodes take, their summaries and four integers each; without the bookmarks and their vectors."""
         return self.levels.nodes * (self.bounds.node_bytes + 4 * 8)
 
+    @property
+    def vectors(self) -> Int16Array:
+        """Lattice vectors of all bookmarks, [len, dims]; read-only."""
+        return self._rows.view()
+
     def extend(self, rows: Int16Array, lists: Int64Array) -> None:
         """Append the next bookmarks.
 

@@ -4,15 +4,18 @@
                  relevant one, compare that one's surroundings
     dictionary   open the chain's checkpoints, the most promising first, down to the best segments; compare those and
                  their surroundings
-    contents     read the table of contents (each chain's newest bookmark and top checkpoint), and do the same in the
-                 chains that promise most
+    across       go down the dictionary by topic, which knows no chains, where there is one
+    contents     read the table of contents (each chain's newest bookmark and top checkpoint), and open the checkpoints
+                 of the chains that promise most
 
 A stage runs only if those before it left the find unsure. It is sure once the best bookmark compared so far has a
-similarity of at least `FindSettings.sure`. Each stage costs a bounded number of comparisons, the last one also one per
-chain, which is why it is last and counted.
+similarity of at least `FindSettings.sure`. Across chains it is sure of the opposite as well, that there is nothing
+relevant, unless a checkpoint that it had no room to open points as near as that. Each stage costs a bounded number of
+comparisons, but for the last, which costs one a chain: that is why it is last and counted.
 
 Invariants:
-    What is found is a function of bookmarks, query, settings and start. No bookmark is compared twice.
+    What is found is a function of bookmarks, query, settings and start. But across chains, no bookmark is compared
+    twice.
     Only bookmarks that were compared are returned, with exact similarities; none from `limit` on.
 Must not know: sessions, logs.
 """
@@ -25,9 +28,16 @@ import numpy as np
 
 from memsvc.dictionary.dictionary import Dictionary
 from memsvc.dictionary.settings import FindSettings
+from memsvc.dictionary.topical import FRONT, TopicalDictionary
 from memsvc.graph import Link
 from memsvc.lattice import SIMILARITY_UNIT
-from memsvc.shards.base import Float32Array, Int16Array, Int64Array, pack
+from memsvc.shards.base import NOTHING, Float32Array, Int16Array, Int64Array, dot_of, index_of, pack
+
+# Of what is compared across chains so many are kept: no bookmark has more links.
+_KEPT_ACROSS = 64
+# Nodes of a level that are opened across chains, at first and while that leaves a promise. In 131,072 tokens of real
+# text (benchmarks/bench_walk.py) 23 finds of 24,559 were left with one after 16, and none after 64.
+_FRONTS = (FRONT, 16, 64)
 
 
 class Stage(Enum):
@@ -35,6 +45,7 @@ class Stage(Enum):
 
     WALK = "walk"
     DICTIONARY = "dictionary"
+    ACROSS = "across"
     CONTENTS = "contents"
 
 
@@ -63,6 +74,8 @@ class Trace:
         refined: Bookmarks compared around the walk's end and in the best segments.
         contents: Bookmarks read in the table of contents, one a chain; empty if it was not read.
         last: The stage that it ended with.
+        nodes_across: Checkpoints looked at across chains.
+        compared_across: Bookmarks compared across chains.
     """
 
     walked: tuple[int, ...]
@@ -70,6 +83,8 @@ class Trace:
     refined: tuple[int, ...]
     contents: tuple[int, ...]
     last: Stage
+    nodes_across: int = 0
+    compared_across: int = 0
 
     @property
     def contents_reads(self) -> int:
@@ -79,7 +94,8 @@ class Trace:
     @property
     def visited(self) -> int:
         """Dot products computed: of bookmarks, of checkpoints, and of the top checkpoint of each chain read."""
-        return len(self.walked) + len(self.refined) + len(self.visits) + 2 * len(self.contents)
+        in_chains = len(self.walked) + len(self.refined) + len(self.visits) + 2 * len(self.contents)
+        return in_chains + self.nodes_across + self.compared_across
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ class Found:
     Args:
         landed: The best bookmark compared, the newest of equals; None if there is none to compare.
         parents: The best relevant ones, best first, at most so many as the settings say.
-        keys: All that were compared, packed, best first, int64 [n].
+        keys: All that were compared, but of those across chains the best 64; packed, best first, int64 [n].
         trace: How it went.
     """
 
@@ -105,6 +121,7 @@ def find_relevant_bookmark(
     settings: FindSettings,
     start: int | None = None,
     limit: int | None = None,
+    topics: TopicalDictionary | None = None,
 ) -> Found:
     """Find the bookmarks that a vector continues.
 
@@ -113,6 +130,7 @@ def find_relevant_bookmark(
         query: A lattice vector, [dims].
         start: The bookmark that the walk begins at, below `limit`; the newest one if None.
         limit: Only bookmarks below this index; all if None.
+        topics: The same bookmarks by topic. Without, an unsure find goes from its chain's dictionary to the contents.
     """
     end = len(dictionary) if limit is None else min(limit, len(dictionary))
     search = _Search(dictionary, query, settings, end)
@@ -127,6 +145,10 @@ def find_relevant_bookmark(
     search.jump(chain)
     if search.is_sure():
         return search.found(Stage.DICTIONARY)
+    if topics is not None:
+        promising = search.cross(topics)
+        if not promising:
+            return search.found(Stage.ACROSS)
     search.read_contents(besides=chain)
     return search.found(Stage.CONTENTS)
 
@@ -146,6 +168,7 @@ class _Search:
         self._visits: list[Visit] = []
         self._refined: list[int] = []
         self._contents: list[int] = []
+        self._nodes_across = self._compared_across = 0
 
     def is_sure(self) -> bool:
         """Whether the best bookmark compared so far is similar enough to stop."""
@@ -174,6 +197,20 @@ class _Search:
                 segments += 1
                 self._refine(chain, *self._levels.span(node))
 
+    def cross(self, topics: TopicalDictionary) -> bool:
+        """Goes down the dictionary by topic, and again on a wider front while a closed checkpoint promises something
+        relevant; returns whether one still does."""
+        for front in _FRONTS:
+            reached = topics.search(self._dictionary.vectors, self._query, _KEPT_ACROSS, self._end, front)
+            self._nodes_across += reached.nodes
+            self._compared_across += reached.compared
+            keys = reached.keys[reached.keys != NOTHING]
+            self._dots.update(zip(index_of(keys).tolist(), dot_of(keys).astype(np.int64).tolist(), strict=True))
+            promising = reached.promise * SIMILARITY_UNIT >= self._settings.relevant
+            if self.is_sure() or not promising:
+                return False
+        return True
+
     def read_contents(self, besides: int) -> None:
         """Reads the newest bookmark and the top checkpoint of each chain but one, and looks into the best chains."""
         heads = self._levels.heads(self._end)
@@ -196,7 +233,8 @@ class _Search:
         order = sorted(self._dots, key=lambda bookmark: (self._dots[bookmark], bookmark), reverse=True)
         best = [Link(bookmark, self._dots[bookmark] * SIMILARITY_UNIT) for bookmark in order[: self._settings.parents]]
         relevant = tuple(link for link in best if link.weight >= self._settings.relevant)
-        trace = Trace(tuple(self._walked), tuple(self._visits), tuple(self._refined), tuple(self._contents), last)
+        in_chains = tuple(self._walked), tuple(self._visits), tuple(self._refined), tuple(self._contents)
+        trace = Trace(*in_chains, last, self._nodes_across, self._compared_across)
         return Found(best[0] if best else None, relevant, keys, trace)
 
     def _refine(self, chain: int, start: int, end: int) -> None:

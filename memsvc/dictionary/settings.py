@@ -36,6 +36,29 @@ class DictionarySettings:
 
 
 @dataclass(frozen=True)
+class TopicalSettings:
+    """How wide the dictionary by topic is (see `memsvc.dictionary.topical`).
+
+    Args:
+        fan: Bookmarks of a segment, and nodes right below another, at most.
+        kin: Kin that are chosen for a bookmark at most.
+        width: Best bookmarks whose kin a search has looked at when it ends; a search for more of them is wider.
+
+    Raises:
+        InvalidRequest: A value is out of range.
+    """
+
+    fan: int = 32
+    kin: int = 16
+    width: int = 48
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.fan <= 1024, "dictionary.fan", "8 to 1024", self.fan)
+        _require(4 <= self.kin <= 128, "dictionary.kin", "4 to 128", self.kin)
+        _require(1 <= self.width <= 1 << 20, "dictionary.width", f"1 to {1 << 20}", self.width)
+
+
+@dataclass(frozen=True)
 class FindSettings:
     """How a bookmark is looked for in the source's order.
 

@@ -20,7 +20,7 @@ from memsvc.policy.threshold import MeasuredPolicy
 from memsvc.policy.topic_shift import TopicShiftPolicy
 from protos.memsvc.v1 import types_pb2 as wire
 
-# Least share of the tokens that a policy whose coverage counts forced bookmarks can hold: a block takes 1 in 64.
+# Least share of the tokens that a policy can hold: a block takes 1 in 64.
 COVERAGE_MIN = 0.02
 # One of each kind that can be weighted.
 HYBRID_PARTS_MAX = 7
@@ -51,9 +51,7 @@ def make_policy(spec: wire.PolicySpec) -> Policy:
             raise InvalidRequest(f"expected policy.every_tokens of at least 1, got {spec.every_tokens}")
         return FixedPolicy(spec.every_tokens)
     if spec.kind == wire.POLICY_KIND_SURPRISAL:
-        if not 0 < spec.coverage <= 1:
-            raise InvalidRequest(f"expected policy.coverage in (0, 1], got {spec.coverage}")
-        return SurprisalPolicy(spec.coverage)
+        return SurprisalPolicy(_held_coverage(spec))
     if spec.kind == wire.POLICY_KIND_HYBRID:
         return _hybrid(spec)
     if spec.kind in _MEASURED:

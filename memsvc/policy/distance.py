@@ -9,7 +9,7 @@ import numpy as np
 
 from memsvc.policy.offer import Float32Array, Needs, Offer
 from memsvc.policy.quantile import Scale
-from memsvc.policy.recent import RecentVectors, cosines
+from memsvc.policy.recent import RecentWindows, cosines, windows_of
 from memsvc.policy.threshold import MeasuredPolicy
 
 SIGNAL = "distance"
@@ -24,22 +24,20 @@ class DistanceMeasure:
     needs = Needs(vectors=True, vectors_back=MEAN_TOKENS)
 
     def __init__(self) -> None:
-        self._recent = RecentVectors(MEAN_TOKENS)
+        self._means = RecentWindows(MEAN_TOKENS, held=1)
 
     def measure(self, offer: Offer) -> Float32Array:
         """Of each token to those before it."""
-        sums = self._recent.push(offer.vectors)
-        ends = np.arange(len(sums) - 1 - offer.count, len(sums) - 1)
-        means = sums[ends] - sums[np.maximum(0, ends - MEAN_TOKENS)]
-        return (1 - cosines(offer.vectors.astype(np.float64), means)).astype(np.float32)
+        means = self._means.push(offer.vectors)[:-1]
+        return (1 - cosines(windows_of(offer.vectors), means)).astype(np.float32)
 
     def recollect(self, offer: Offer) -> None:
         """Takes in the newest vectors."""
-        self._recent.push(offer.vectors)
+        self._means.push(offer.vectors)
 
     def skip(self) -> None:
         """Begins a new mean."""
-        self._recent.clear()
+        self._means.clear()
 
 
 class DistancePolicy(MeasuredPolicy):

@@ -10,7 +10,7 @@ import numpy as np
 
 from memsvc.policy.base import Signals, signal_of
 from memsvc.policy.offer import Measure
-from memsvc.policy.quantile import HeldQuantile, Scale
+from memsvc.policy.quantile import Scale
 from memsvc.policy.smoothing import CentredMean, Float64Array
 from memsvc.policy.threshold import ThresholdPolicy
 
@@ -35,7 +35,7 @@ class HybridPolicy(ThresholdPolicy):
         signals: tuple[str, ...],
         measures: tuple[Measure, ...],
     ) -> None:
-        super().__init__("hybrid", Scale.between(-Z_MAX, Z_MAX), HeldQuantile(coverage), CentredMean())
+        super().__init__("hybrid", Scale.between(-Z_MAX, Z_MAX), coverage, CentredMean())
         self.signals, self.measures = signals, measures
         total = sum(weight for _, weight in parts)
         self._parts = [(name, weight / total, RunningStandard()) for name, weight in parts]

@@ -5,7 +5,6 @@ values were split into calls cannot show.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,10 @@ BINS = 1024
 # Values at the start of a stream that fill the histogram only: fewer make no quantile.
 WARMUP_TOKENS = 64
 # Tokens over which `HeldQuantile` pays back what it is ahead or behind. A short span would be a quota a passage, and a
-# quota keeps recall badly (design study).
+# quota keeps recall badly (design study). At the start of a stream, where the quantile is least sure, it is as long as
+# the stream so far, from the second number on.
 PAYBACK_TOKENS = 4096
+_PAYBACK_TOKENS_MIN = 256
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
@@ -38,19 +39,6 @@ class Scale:
         return np.clip((values - self.low) * self.bins_per_unit, 0, BINS - 1).astype(np.int64)
 
 
-class Threshold(Protocol):
-    """Decides by what came before, value by value: `takes`, then `count` of the same value."""
-
-    def takes(self, bin_index: int) -> bool:
-        """Whether a value in this bin lies above the threshold; never during warm-up."""
-
-    def count(self, bin_index: int, *, taken: bool) -> None:
-        """Adds the value that `takes` was asked about."""
-
-    def count_forced(self) -> None:
-        """A value that was counted already is taken after all."""
-
-
 class RunningQuantile:
     """Histogram of all values so far, and the bin at and above which at most `coverage` of them lie."""
 
@@ -62,21 +50,9 @@ class RunningQuantile:
         self._cut = 0
         self._above = 0
 
-    def takes(self, bin_index: int) -> bool:
-        """Whether a value in this bin lies above the quantile of those counted so far; never during warm-up."""
-        return self.total >= WARMUP_TOKENS and self.reached_by(bin_index)
-
     def reached_by(self, bin_index: int) -> bool:
-        """The same, warm-up or not."""
+        """Whether a value in this bin lies above the quantile of those counted so far."""
         return bin_index >= self._cut
-
-    def count(self, bin_index: int, *, taken: bool) -> None:  # noqa: ARG002
-        """Adds one value; the cut moves by as many bins as that takes, mostly none or one."""
-        self.add(bin_index)
-        self.move_cut(self.coverage * self.total)
-
-    def count_forced(self) -> None:
-        """Changes nothing: what is forced comes on top."""
 
     def add(self, bin_index: int) -> None:
         """Adds one value to the histogram and leaves the cut where it is."""
@@ -112,8 +88,9 @@ class HeldQuantile:
 
     Three things would carry it off. The beginning may be unlike the rest, above all for what is compared with a past
     that is still short: whenever a quarter more values have come, those before count half. Values may drift: what is
-    ahead or behind is paid back over PAYBACK_TOKENS by asking for a smaller or larger share. Many values may share a
-    bin: of the bin that the quantile falls into, as many are taken as there is room for.
+    ahead or behind is paid back over PAYBACK_TOKENS by asking for a smaller or larger share, and the share that was
+    forced so far is not asked for. Many values may share a bin: of the bin that the quantile falls into, as many are
+    taken as there is room for.
     """
 
     def __init__(self, coverage: float) -> None:
@@ -121,6 +98,7 @@ class HeldQuantile:
         self._counted = 0
         self._halving = 2 * WARMUP_TOKENS
         self._taken = 0
+        self._forced = 0
         self._above_max = 0.0
         # What the values in the quantile's bin have saved up: one is taken whenever this reaches one.
         self._saved = 0.0
@@ -128,7 +106,7 @@ class HeldQuantile:
     def takes(self, bin_index: int) -> bool:
         """Whether this value is above the threshold; the one after it in the same bin may not be."""
         if self._counted < WARMUP_TOKENS:
-            return False
+            return self._quantile.coverage >= 1
         if self._quantile.reached_by(bin_index):
             return True
         self._saved += self._quantile.edge_share(bin_index, self._above_max)
@@ -149,10 +127,13 @@ class HeldQuantile:
     def count_forced(self) -> None:
         """Counts a forced one among those taken, so that blocks do not raise a small coverage."""
         self._taken += 1
+        self._forced += 1
         self._move()
 
     def _move(self) -> None:
-        coverage = self._quantile.coverage
-        share = coverage + (coverage * self._counted - self._taken) / PAYBACK_TOKENS
+        coverage, counted = self._quantile.coverage, self._counted
+        # What blocks force is not the threshold's to give. Paying it back alone would leave a standing debt.
+        share = coverage - self._forced / counted
+        share += (coverage * counted - self._taken) / min(PAYBACK_TOKENS, max(_PAYBACK_TOKENS_MIN, counted))
         self._above_max = min(1.0, max(0.0, share)) * self._quantile.total
         self._quantile.move_cut(self._above_max)

@@ -7,8 +7,6 @@ Measured (design study, 131,072 tokens, numbers, a rarity of this kind at 20 %):
 0.94 / 1.00 of surprisal at 10 %.
 """
 
-import math
-
 import numpy as np
 
 from memsvc.policy.offer import Float32Array, Needs, Offer
@@ -31,7 +29,8 @@ class RarityMeasure:
 
     def measure(self, offer: Offer) -> Float32Array:
         """Of each token among those before it."""
-        return np.array([math.log2(share) for share in self._count(offer)], dtype=np.float32)
+        bits: Float32Array = np.log2(np.array(self._count(offer), dtype=np.float64)).astype(np.float32)
+        return bits
 
     def recollect(self, offer: Offer) -> None:
         """Counts the ids."""

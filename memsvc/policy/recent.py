@@ -1,7 +1,9 @@
-"""The newest lattice vectors of a gapless run, and sums over windows of them.
+"""Sums over windows of the newest lattice vectors of a gapless run.
 
 Invariant: sums and products are integers below 2 ** 53, held in float64: exact, whatever the order and the split.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,35 +11,77 @@ import numpy.typing as npt
 from memsvc.policy.offer import Int16Array
 
 Float64Array = npt.NDArray[np.float64]
+Int32Array = npt.NDArray[np.int32]
 
 
-class RecentVectors:
-    """The last vectors of the current run.
+@dataclass(frozen=True)
+class Windows:
+    """Sums of the vectors that end with each of consecutive tokens, float64 [n, dims], and their lengths, [n]."""
+
+    sums: Float64Array
+    lengths: Float64Array
+
+    def __getitem__(self, own: slice) -> "Windows":
+        return Windows(self.sums[own], self.lengths[own])
+
+    def then(self, later: "Windows") -> "Windows":
+        """These and later ones."""
+        return Windows(np.concatenate([self.sums, later.sums]), np.concatenate([self.lengths, later.lengths]))
+
+
+class RecentWindows:
+    """The windows of `tokens` vectors that end with the newest tokens of the current run.
+
+    Vectors before the run count as zero: the first windows are sums of what there is.
 
     Args:
-        count: How many are held at most.
+        tokens: Of a window; a power of 2.
+        held: Windows before the next token's that are held.
+
+    Attributes:
+        count: Vectors of the run so far; after a replay, of those that were given again.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._rows: Int16Array | None = None
+    def __init__(self, tokens: int, held: int) -> None:
+        assert tokens.bit_count() == 1, f"expected a power of 2, got {tokens}"
+        self._tokens, self._held = tokens, held
+        # Vectors that the next windows begin with, and the windows held; None before the run's first vector.
+        self._rows: Int32Array | None = None
+        self._windows: Windows | None = None
+        self.count = 0
 
-    def push(self, vectors: Int16Array) -> Float64Array:
-        """Adds [n, dims]; returns running sums [held before + n + 1, dims], of which row i is that of the first i."""
-        rows = vectors if self._rows is None else np.concatenate([self._rows, vectors])
-        self._rows = rows[max(0, len(rows) - self._count) :]
-        sums = np.zeros((len(rows) + 1, rows.shape[1]))
-        np.cumsum(rows, axis=0, dtype=np.float64, out=sums[1:])
-        return sums
+    def push(self, vectors: Int16Array) -> Windows:
+        """Adds [n, dims]; returns the `held` windows before and the n that end with these."""
+        dims = vectors.shape[1]
+        if self._rows is None or self._windows is None:
+            self._rows = np.zeros((self._tokens - 1, dims), dtype=np.int32)
+            self._windows = Windows(np.zeros((self._held, dims)), np.zeros(self._held))
+        sums = np.concatenate([self._rows, vectors])
+        self._rows = sums[len(sums) - self._tokens + 1 :].copy()
+        # Windows of 2, of 4, and so on.
+        width = 1
+        while width < self._tokens:
+            sums = sums[width:] + sums[:-width]
+            width *= 2
+        windows = self._windows.then(windows_of(sums))
+        self._windows = windows[len(vectors) :]
+        self.count += len(vectors)
+        return windows
 
     def clear(self) -> None:
         """Ends the run."""
-        self._rows = None
+        self._rows = self._windows = None
+        self.count = 0
 
 
-def cosines(a: Float64Array, b: Float64Array) -> Float64Array:
-    """Cosine of each pair of rows of integers, [n, dims] twice to [n]; 0 where one is zero."""
-    dot, a_squares, b_squares = (np.einsum("nd,nd->n", x, y) for x, y in ((a, b), (a, a), (b, b)))
-    norms = np.sqrt(a_squares) * np.sqrt(b_squares)
-    cosine: Float64Array = dot / np.where(norms > 0, norms, 1.0)
+def windows_of(sums: Int16Array | Int32Array) -> Windows:
+    """Sums of vectors, [n, dims], with their lengths."""
+    exact = sums.astype(np.float64)
+    return Windows(exact, np.sqrt(np.einsum("nd,nd->n", exact, exact)))
+
+
+def cosines(a: Windows, b: Windows) -> Float64Array:
+    """Cosine of each pair, [n] and [n] to [n]; 0 where one is zero."""
+    norms = a.lengths * b.lengths
+    cosine: Float64Array = np.einsum("nd,nd->n", a.sums, b.sums) / np.where(norms > 0, norms, 1.0)
     return cosine

@@ -7,7 +7,7 @@ its last one is decided. The threshold is one for the whole stream: a quota a bl
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.policy.base import Decision, Signals, signal_of
 from memsvc.policy.offer import Measure
-from memsvc.policy.quantile import HeldQuantile, Scale, Threshold
+from memsvc.policy.quantile import HeldQuantile, Scale
 from memsvc.policy.smoothing import CentredMean, Float64Array, Smoother
 
 
@@ -17,15 +17,16 @@ class ThresholdPolicy:
     Args:
         signal: Name of the score; other policies replace `_scores`.
         scale: Where scores lie on the histogram.
-        threshold: Follows the scores.
+        coverage: Share of the tokens, from COVERAGE_MIN to 1, forced bookmarks included.
         smoother: Applied to the scores first.
     """
 
     signals: tuple[str, ...] = ()
     measures: tuple[Measure, ...] = ()
 
-    def __init__(self, signal: str, scale: Scale, threshold: Threshold, smoother: Smoother) -> None:
-        self._signal, self._scale, self._threshold, self._smoother = signal, scale, threshold, smoother
+    def __init__(self, signal: str, scale: Scale, coverage: float, smoother: Smoother) -> None:
+        self._signal, self._scale, self._smoother = signal, scale, smoother
+        self._threshold = HeldQuantile(coverage)
         # Next position to be fed, and to be decided.
         self._next = 0
         self._position = 0
@@ -69,7 +70,7 @@ class ThresholdPolicy:
 
 
 class MeasuredPolicy(ThresholdPolicy):
-    """A threshold policy whose score is one measure; its coverage counts forced bookmarks, too.
+    """A threshold policy whose score is one measure.
 
     Args:
         coverage: Share of the tokens, from COVERAGE_MIN to 1.
@@ -78,5 +79,5 @@ class MeasuredPolicy(ThresholdPolicy):
 
     def __init__(self, measure: Measure, scale: Scale, coverage: float, *, smoothed: bool = True) -> None:
         smoother = CentredMean() if smoothed else Smoother()
-        super().__init__(measure.signal, scale, HeldQuantile(coverage), smoother)
+        super().__init__(measure.signal, scale, coverage, smoother)
         self.measures = (measure,)

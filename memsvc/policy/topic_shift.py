@@ -12,8 +12,8 @@ run score 0, since they have nothing to change from.
 import numpy as np
 
 from memsvc.policy.offer import Float32Array, Needs, Offer
-from memsvc.policy.quantile import Int64Array, Scale
-from memsvc.policy.recent import Float64Array, RecentVectors, cosines
+from memsvc.policy.quantile import Scale
+from memsvc.policy.recent import RecentWindows, cosines
 from memsvc.policy.threshold import MeasuredPolicy
 
 SIGNAL = "topic_shift"
@@ -30,19 +30,21 @@ class TopicShiftMeasure:
     needs = Needs(vectors=True, vectors_back=_BACK_TOKENS)
 
     def __init__(self) -> None:
-        self._recent = RecentVectors(_BACK_TOKENS)
+        self._recent = RecentWindows(WINDOW_TOKENS, WINDOW_TOKENS * EARLIER_WINDOWS)
 
     def measure(self, offer: Offer) -> Float32Array:
         """Of the window that ends with each token."""
-        sums = self._recent.push(offer.vectors)
-        # Vectors up to and with each token, and the same a window earlier, and so on.
-        ends = np.arange(len(sums) - offer.count, len(sums)) - WINDOW_TOKENS * np.arange(EARLIER_WINDOWS + 2)[:, None]
-        nearest = np.full(offer.count, -1.0)
-        current = _between(sums, ends[1], ends[0])
-        for start, end in zip(ends[2:], ends[1:-1], strict=True):
-            similarity = cosines(current, _between(sums, start, end))
-            nearest = np.where(start >= 0, np.maximum(nearest, similarity), nearest)
-        return np.where(ends[2] >= 0, 1 - nearest, 0.0).astype(np.float32)
+        # Tokens of the run up to and with each.
+        known = self._recent.count + np.arange(1, offer.count + 1)
+        windows = self._recent.push(offer.vectors)
+        newest = len(windows.lengths) - offer.count
+        current, nearest = windows[newest:], np.full(offer.count, -1.0)
+        for back in range(1, EARLIER_WINDOWS + 1):
+            start = newest - WINDOW_TOKENS * back
+            similarity = cosines(current, windows[start : start + offer.count])
+            whole = known >= WINDOW_TOKENS * (back + 1)
+            nearest = np.where(whole, np.maximum(nearest, similarity), nearest)
+        return np.where(known >= 2 * WINDOW_TOKENS, 1 - nearest, 0.0).astype(np.float32)
 
     def recollect(self, offer: Offer) -> None:
         """Takes in the newest vectors."""
@@ -58,9 +60,3 @@ class TopicShiftPolicy(MeasuredPolicy):
 
     def __init__(self, coverage: float) -> None:
         super().__init__(TopicShiftMeasure(), Scale.between(0.0, 2.0), coverage, smoothed=False)
-
-
-def _between(sums: Float64Array, starts: Int64Array, ends: Int64Array) -> Float64Array:
-    """Sums of the vectors from each start to its end, [n, dims]; of no meaning where a start is negative."""
-    window: Float64Array = sums[np.maximum(0, ends)] - sums[np.maximum(0, starts)]
-    return window

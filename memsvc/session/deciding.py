@@ -75,30 +75,42 @@ class Decider:
         for step in steps:
             if step.gap_tokens:
                 decisions += self._remember(self._skip(step.first_position), known, record)
-            for offer in self._offers(step, known):
-                own = {name: values[place : place + offer.count] for name, values in measured.items()}
-                for measure in self.policy.measures:
-                    if record is None:
-                        own[measure.signal][:] = measure.measure(offer)
-                    else:
-                        measure.recollect(offer)
+            numbers = {name: values[place : place + step.count] for name, values in measured.items()}
+            whole = [step.first_position, step.end]
+            # What looks at no bookmark is measured over the whole step: calls cost more than tokens.
+            for offer in self._offers(step, whole, known):
+                self._measure(offer, numbers, record, earlier=False)
+            for offer in self._offers(step, whole if self._earlier is None else piece_bounds(*whole), known):
+                first = offer.first_position - step.first_position
+                own = {name: values[first : first + offer.count] for name, values in numbers.items()}
+                self._measure(offer, own, record, earlier=True)
                 found = self.policy.decide(offer.first_position, offer.count, {**offer.signals, **own})
                 decisions += self._remember(found, known, record)
-                place += offer.count
+            place += step.count
         settled = self._checked(Settled(Decided.of(decisions), measured), record)
         if record is not None:
             self._remember(decisions, known, None)
         return settled
+
+    def _measure(
+        self, offer: Offer, numbers: Measured, record: StepRecord | TailRecord | None, *, earlier: bool
+    ) -> None:
+        """Fills in the numbers of the measures that look at earlier bookmarks, or of the others, for these tokens."""
+        for measure in self.policy.measures:
+            if measure.needs.earlier is not earlier:
+                continue
+            if record is None:
+                numbers[measure.signal][:] = measure.measure(offer)
+            else:
+                measure.recollect(offer)
 
     def _skip(self, position: int) -> list[Decision]:
         for measure in self.policy.measures:
             measure.skip()
         return self.policy.skip(position)
 
-    def _offers(self, step: TokenStep, known: TokenRows | None) -> Iterator[Offer]:
-        bounds = [step.first_position, step.end]
-        if self._earlier is not None:
-            bounds = piece_bounds(step.first_position, step.end)
+    def _offers(self, step: TokenStep, bounds: list[int], known: TokenRows | None) -> Iterator[Offer]:
+        """The step's tokens, cut at these positions."""
         for first, end in pairwise(bounds):
             if first == end:
                 continue

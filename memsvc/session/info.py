@@ -8,7 +8,7 @@ from protos.memsvc.v1 import types_pb2
 def describe(core: SessionCore) -> types_pb2.SessionInfo:
     """The session as it is now. Called under its lock."""
     state, writer = core.state, core.writer
-    status = next(iter(state.indexes.values())).status()
+    status = state.links.status()
     return types_pb2.SessionInfo(
         name=core.entry.name,
         spec=core.spec,

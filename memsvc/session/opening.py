@@ -121,6 +121,8 @@ def _take_over(core: SessionCore, writer: Attachment) -> Attachment:
             core.state, core.writer, core.epoch = state, writer, writer.epoch
             for attachment in {writer.id, former.id if former else writer.id}:
                 core.remembered.forget(attachment)
+            # Of writers that closed, too: their bookmarks' numbers are given to others.
+            core.remembered.forget_past(position)
     core.sync()
     return writer
 

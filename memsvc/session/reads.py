@@ -5,12 +5,14 @@ Must not know: locks, attachments, disks.
 
 from collections.abc import Sequence
 
+from memsvc.choosing import RecallResult
+from memsvc.dictionary.find import Found
 from memsvc.errors import BookmarkNotFound, InvalidRequest, LimitExceeded
 from memsvc.graph import Bookmark, BookmarkGraph
+from memsvc.session.links import Links
 from memsvc.session.ranges import to_wire
 from memsvc.session.recalls import PendingRecall
 from memsvc.session.tokens import TokenRead
-from memsvc.trail import RecallResult
 from protos.memsvc.v1 import graph_pb2, types_pb2
 
 BOOKMARKS_MAX = 10_000
@@ -19,6 +21,8 @@ HOPS_MAX = 64
 READ_TOKENS_MAX = 100_000
 # Chains whose heads a graph begins with where no seeds are named.
 SEED_CHAINS = 32
+# Searches that an explanation makes again.
+SEARCHES_MAX = 8
 
 
 def bookmarks_from(graph: BookmarkGraph, first: int, count: int) -> list[Bookmark]:
@@ -72,12 +76,45 @@ def tokens_to_wire(read: TokenRead) -> graph_pb2.ReadTokensResponse:
     return graph_pb2.ReadTokensResponse(ids=read.ids.astype("<u4").tobytes(), positions=to_wire(read.positions))
 
 
-def explanation(pending: PendingRecall, result: RecallResult) -> graph_pb2.ExplainResponse:
+def explanation(
+    pending: PendingRecall, result: RecallResult, searches: Sequence[graph_pb2.ExplainedSearch], finder_status: str
+) -> graph_pb2.ExplainResponse:
     """Why a recall chose what it chose."""
     return graph_pb2.ExplainResponse(
         recall=pending.to_wire(result),
         chosen=[result.explain(block) for block in result.blocks],
         below_cut=[result.explain(block) for block in result.below_cut],
+        finder_status=finder_status,
+        searches=searches,
+    )
+
+
+def searches(pending: PendingRecall, result: RecallResult, links: Links) -> list[graph_pb2.ExplainedSearch]:
+    """How the walk goes for the tokens of the largest votes; none where links come from the finder."""
+    strongest = [result.explain(block).votes[:1] for block in result.blocks]
+    positions = dict.fromkeys(vote.position for votes in strongest for vote in votes)
+    rows = pending.seen.rows
+    known = [position for position in positions if position in rows][:SEARCHES_MAX]
+    found = [(position, links.explain(rows[position], pending.seen.bookmarks)) for position in known]
+    return [_search(position, one) for position, one in found if one is not None]
+
+
+def _search(position: int, found: Found) -> graph_pb2.ExplainedSearch:
+    trace = found.trace
+    return graph_pb2.ExplainedSearch(
+        position=position,
+        walked=trace.walked,
+        checkpoints=[
+            graph_pb2.VisitedCheckpoint(bookmark=visit.checkpoint, level=visit.level, promise=visit.promise)
+            for visit in trace.visits
+        ],
+        refined=trace.refined,
+        checkpoints_across=trace.nodes_across,
+        compared_across=trace.compared_across,
+        contents=trace.contents,
+        last_stage=trace.last.value,
+        landed=found.landed.parent if found.landed else None,
+        similarity=found.landed.weight if found.landed else 0.0,
     )
 
 

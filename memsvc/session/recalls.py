@@ -2,24 +2,49 @@
 
     apply     the votes are counted and kept: PendingRecall
     ready     every block that the asker finished before is put or a gap
-    recall    the candidates as of then, the scores, the answer; remembered for `explain` and for a repeated step
+    recall    the candidates as of then, the scores, where links lead if they are followed, the answer; remembered for
+              `explain` and for a repeated step
 
-Invariant: votes are those of the tokens up to the one that asked, whatever was applied since.
-Must not know: locks; the session calls it under its own.
+Invariant: votes are those of the tokens up to the one that asked, and links those of the bookmarks there were then,
+whatever was applied since.
+Must not know: locks; the session calls it under its own, but for `score` and `choose`, which look at no state.
 """
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from memsvc.choosing import RecallResult, Scores, choose, follow, tally
 from memsvc.errors import RecallNotFound
 from memsvc.geometry import BLOCK_TOKENS, visible_blocks_end
+from memsvc.graph import BookmarkGraph
+from memsvc.hops import Hop
 from memsvc.session.block_table import BlockTable
-from memsvc.shards.base import Int64Array
-from memsvc.trail import BlockSearch, RecallResult, TokenVotes, Trail, TrailSettings, recall
+from memsvc.shards.base import Int16Array, Int64Array
+from memsvc.trail import BlockSearch, TokenVotes, Trail, TrailSettings
 from protos.memsvc.v1 import memory_pb2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a recall may look at.
+
+    Args:
+        blocks: Table that the candidates come from.
+        graph: Whose links may be followed.
+        bookmarks: The first so many of it.
+        position_end: Candidates hold tokens before it only: the cut of a view, the writer's own position.
+        similarity_min: Least weight of a link.
+        rows: Of the newest tokens by position, for an explanation of the walk; empty where links come from the finder.
+    """
+
+    blocks: BlockTable
+    graph: BookmarkGraph
+    bookmarks: int
+    position_end: int
+    similarity_min: float
+    rows: Mapping[int, Int16Array]
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,7 @@ class PendingRecall:
         ask: What it asked for.
         votes: Of the newest tokens.
         settings: Of the trail.
-        blocks: Table that the candidates come from.
+        seen: What it may look at.
         first_block: Candidates begin here.
         blocks_end: Candidates end before this one.
         deadline_s: Of `time.monotonic()`; later the answer is of no use.
@@ -45,7 +70,7 @@ class PendingRecall:
     ask: memory_pb2.RecallRequest
     votes: tuple[TokenVotes, ...]
     settings: TrailSettings
-    blocks: BlockTable
+    seen: Seen
     first_block: int
     blocks_end: int
     deadline_s: float
@@ -53,15 +78,24 @@ class PendingRecall:
     @property
     def ready(self) -> bool:
         """Whether blocks 0 to `ask.blocks_through`, exclusive, are put or gaps."""
-        return self.blocks.through >= self.ask.blocks_through
+        return self.seen.blocks.through >= self.ask.blocks_through
 
     def candidates(self) -> Int64Array:
         """Blocks that could be recalled now, ascending."""
-        return self.blocks.whole(self.first_block, self.blocks_end)
+        return self.seen.blocks.whole(self.first_block, self.blocks_end)
 
-    def choose(self, candidates: Int64Array) -> RecallResult:
-        """Add up the votes over the candidates and choose."""
-        return recall(self.votes, self.asked_at, candidates, self.ask, self.settings)
+    def score(self, candidates: Int64Array) -> Scores:
+        """What the votes say of the candidates."""
+        return tally(self.votes, self.asked_at, candidates, self.settings)
+
+    def follow(self, scores: Scores) -> tuple[Hop, ...]:
+        """Where the hits' links lead; nowhere unless that was asked for."""
+        seen = self.seen
+        return follow(seen.graph, scores, self.ask, seen.similarity_min, seen.bookmarks)
+
+    def choose(self, scores: Scores, hops: tuple[Hop, ...]) -> RecallResult:
+        """The answer."""
+        return choose(scores, self.ask, hops)
 
     def to_wire(self, result: RecallResult) -> memory_pb2.Recall:
         """The answer as it travels."""
@@ -77,19 +111,14 @@ class PendingRecall:
 
 
 def count_votes(
-    step: memory_pb2.Step, trail: Trail, search: BlockSearch, blocks: BlockTable, position_end: int, deadline_s: float
+    step: memory_pb2.Step, trail: Trail, search: BlockSearch, seen: Seen, deadline_s: float
 ) -> PendingRecall:
-    """The recall that a step asks for, which its tokens were just added to the trail for.
-
-    Args:
-        position_end: Candidates hold tokens before it only: the cut of a view, the writer's own position.
-    """
+    """The recall that a step asks for, which its tokens were just added to the trail for."""
     settings, asked_at = trail.settings, step.first_position + step.count - 1
     resident_first = step.resident.first if step.HasField("resident") else math.inf
     if resident_first == math.inf:
         resident_first = BLOCK_TOKENS * visible_blocks_end(asked_at, settings.sink_tokens, settings.window_tokens)
-    end = min(int(resident_first), position_end, asked_at + 1) // BLOCK_TOKENS
-    nothing = np.empty(0, dtype=np.int64)
+    end = min(int(resident_first), seen.position_end, asked_at + 1) // BLOCK_TOKENS
     # A copy: a part of a message keeps all of it in memory, embeddings included.
     ask = memory_pb2.RecallRequest()
     ask.CopyFrom(step.recall)
@@ -98,9 +127,9 @@ def count_votes(
         seq=step.seq,
         asked_at=asked_at,
         ask=ask,
-        votes=trail.recall(asked_at, nothing, step.recall, search).votes,
+        votes=trail.votes(asked_at, search),
         settings=settings,
-        blocks=blocks,
+        seen=seen,
         first_block=settings.sink_tokens // BLOCK_TOKENS,
         blocks_end=max(settings.sink_tokens // BLOCK_TOKENS, end),
         deadline_s=deadline_s,
@@ -137,6 +166,11 @@ class RememberedRecalls:
     def forget(self, attachment: str) -> None:
         """Drops what an attachment asked: its steps are void, or its sequence numbers begin anew."""
         for key in [key for key in self._recalls if key[0] == attachment]:
+            del self._recalls[key]
+
+    def forget_past(self, position: int) -> None:
+        """Drops what was asked after tokens at `position` or later were read: they are void."""
+        for key in [key for key, (own, _) in self._recalls.items() if own.seen.position_end > position]:
             del self._recalls[key]
 
     def answered(self, asked_at: int | None) -> tuple[PendingRecall, RecallResult]:

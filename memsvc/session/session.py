@@ -77,7 +77,10 @@ class Session:
             result = core.remembered.result(pending)
             candidates = pending.candidates()
         if result is None:
-            result = pending.choose(candidates)
+            scores = pending.score(candidates)
+            with core.lock:
+                hops = pending.follow(scores)
+            result = pending.choose(scores, hops)
             with core.lock:
                 core.remembered.keep(pending, result)
         return pending.to_wire(result)
@@ -170,4 +173,6 @@ class Session:
         """Why a recall that was answered chose its blocks; the newest if `asked_at` is None. Raises RecallNotFound."""
         with self.core.lock:
             pending, result = self.core.remembered.answered(asked_at)
-        return reads.explanation(pending, result)
+            searches = reads.searches(pending, result, self.core.state.links)
+            status = self.core.state.links.status()
+        return reads.explanation(pending, result, searches, status)

@@ -25,7 +25,14 @@ TRAIL_BLOCKS_MAX = 4096
 TRAIL_TOKENS_MAX = 4096
 LINKS_MAX = 64
 CENTRING_TOKENS_MAX = 1 << 16
+INDEX_TOKENS_MAX = 1 << 16
 TEXT_BYTES_MAX = 256
+
+LINK_SEARCHES = (
+    types_pb2.LINK_SEARCH_UNSPECIFIED,
+    types_pb2.LINK_SEARCH_FINDER,
+    types_pb2.LINK_SEARCH_WALK,
+)
 
 _SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -128,6 +135,9 @@ def _check_search(search: types_pb2.SearchSpec) -> None:
     ):
         value = getattr(search, name)
         _require(1 <= value <= high, f"search.{name}", f"1 to {high}", value)
+    every = search.index_every_tokens
+    _require(every <= INDEX_TOKENS_MAX, "search.index_every_tokens", f"0 to {INDEX_TOKENS_MAX}", every)
+    _require(search.link_search in LINK_SEARCHES, "search.link_search", "FINDER or WALK", search.link_search)
     least = search.link_similarity_min
     _require(-1 <= least <= 1, "search.link_similarity_min", "in [-1, 1]", least)
 

@@ -24,18 +24,19 @@ from memsvc.blocks import BlockRef
 from memsvc.errors import CorruptLog
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.graph import BookmarkGraph
-from memsvc.lattice import SIMILARITY_UNIT
 from memsvc.policy import Measured
 from memsvc.scoring import make_scorer
 from memsvc.session.block_table import BlockTable
 from memsvc.session.deciding import Decider
+from memsvc.session.links import Links
 from memsvc.session.ranges import runs
 from memsvc.session.records import Decided, Entry, StepRecord, TailRecord
 from memsvc.session.steps import TokenStep
 from memsvc.session.tokens import TokenTable
 from memsvc.session.vectors import RECENT_TOKENS, TokenRows, Vectors
 from memsvc.shards.base import BlockHits, Int16Array, Int64Array
-from memsvc.shards.index import TAIL_ROWS, StreamIndex
+from memsvc.shards.choice import group_rows_of
+from memsvc.shards.index import StreamIndex
 from memsvc.trail import BlockSearch, Trail, TrailSettings
 from protos.memsvc.v1 import session_pb2, types_pb2
 
@@ -86,6 +87,7 @@ class SessionState:
         shards: Folder for saved shards; exists.
 
     Attributes:
+        links: Where links come from; bookmarks enter the indexes through it.
         cut: Of the newest tail; of an empty session if there is none.
         changed: Whether anything came after `cut`.
     """
@@ -95,7 +97,7 @@ class SessionState:
         self.settings = TrailSettings.of(spec)
         self.graph = BookmarkGraph(search.links_max)
         self.indexes = {
-            stream.name: StreamIndex(stream.dims, search, _shard_folder(shards, at, search))
+            stream.name: StreamIndex(stream.dims, search, _shard_folder(shards, at, search), group_rows_of(spec))
             for at, stream in enumerate(streams)
         }
         dims = {stream.name: stream.dims for stream in streams}
@@ -106,7 +108,7 @@ class SessionState:
         self.cut = Cut(session_pb2.Tail(), 0, self.trail.copy(), None)
         self.changed = False
         self.decider = Decider(spec)
-        self._links_max = search.links_max
+        self.links = Links(self.indexes, streams[0].dims, search)
         # Decided, and not in the graph as long as there is no centre.
         self._waiting = Decided.of([])
 
@@ -187,7 +189,7 @@ class SessionState:
 
     def _wait(self, record: StepRecord | TailRecord | None = None) -> Plan:
         settled = self.decider.settle(None, record)
-        return Plan(settled.decided, None, Decided.of([]), self._no_links(), settled.measured)
+        return Plan(settled.decided, None, Decided.of([]), self.links.none(), settled.measured)
 
     def _freeze(self, record: StepRecord | TailRecord | None = None) -> Plan:
         """Fixes the centre, as logged or as it comes out, and lets in all that waited for it."""
@@ -202,36 +204,13 @@ class SessionState:
         entering = self._waiting.then(settled.decided)
         rows = known.at(entering.positions)
         if record is None:
-            entry = self._find_links(rows)
+            entry = self.links.find(rows)
         elif len(record.entry.parents) != len(entering):
             raise CorruptLog(f"expected links of {len(entering)} bookmarks, got {len(record.entry.parents)}")
         else:
             entry = record.entry
-            self._index(rows)
+            self.links.enter(rows, entry.parents[:, 0])
         return Plan(settled.decided, fresh, entering, entry, settled.measured)
-
-    def _find_links(self, rows: TokenRows) -> Entry:
-        """Links of the next bookmarks, which are put into the indexes on the way."""
-        # The first stream of the fingerprint decides what resembles what.
-        stream, index = next(iter(self.indexes.items()))
-        entry = self._no_links()
-        for start in range(0, len(rows), TAIL_ROWS):
-            piece = rows.take(slice(start, start + TAIL_ROWS))
-            hits = index.best_earlier(piece.rows[stream], len(index), self._links_max)
-            parents = hits.index
-            weights = np.where(parents < 0, 0.0, hits.dot.astype(np.float64) * SIMILARITY_UNIT).astype(np.float32)
-            entry = Entry(np.concatenate([entry.parents, parents]), np.concatenate([entry.weights, weights]))
-            self._index(piece)
-        return entry
-
-    def _index(self, rows: TokenRows) -> None:
-        if len(rows):
-            for name, index in self.indexes.items():
-                index.add(rows.rows[name])
-
-    def _no_links(self) -> Entry:
-        shape = (0, self._links_max)
-        return Entry(np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32))
 
     def _commit(self, plan: Plan) -> None:
         if plan.fresh is None:
@@ -256,7 +235,7 @@ def append_to_trail(trail: Trail, fresh: TokenRows) -> None:
 
 def _shard_folder(shards: Path, stream: int, search: types_pb2.SearchSpec) -> Path | None:
     """Where a stream's full shards are saved; streams share no folder, since a shard's name says no stream."""
-    if search.finder not in (types_pb2.FINDER_KIND_HNSW, types_pb2.FINDER_KIND_FAISS):
+    if search.finder not in (types_pb2.FINDER_KIND_HNSW, types_pb2.FINDER_KIND_FAISS, types_pb2.FINDER_KIND_AUTO):
         return None
     folder = shards / str(stream)
     folder.mkdir(parents=True, exist_ok=True)

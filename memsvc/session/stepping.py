@@ -12,9 +12,11 @@ from memsvc.errors import InvalidRequest
 from memsvc.session import writing
 from memsvc.session.attachment import Attachment
 from memsvc.session.core import SessionCore
-from memsvc.session.recalls import PendingRecall, count_votes
+from memsvc.session.recalls import PendingRecall, Seen, count_votes
 from memsvc.session.steps import TokenStep, decode_step
-from protos.memsvc.v1 import memory_pb2
+from memsvc.shards.base import Int16Array
+from memsvc.trail import Trail
+from protos.memsvc.v1 import memory_pb2, types_pb2
 
 
 def apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step) -> tuple[int, PendingRecall | None]:
@@ -56,9 +58,18 @@ def _apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step, tok
     if not step.HasField("recall"):
         return None
     deadline_s = time.monotonic() + _deadline_ms(step.recall, core) / 1000
-    pending = count_votes(step, trail, state.search(bookmarks), state.blocks, end, deadline_s)
+    least = core.spec.search.link_similarity_min
+    seen = Seen(state.blocks, state.graph, bookmarks, end, least, _rows_to_explain(core, trail))
+    pending = count_votes(step, trail, state.search(bookmarks), seen, deadline_s)
     core.remembered.keep(pending)
     return pending
+
+
+def _rows_to_explain(core: SessionCore, trail: Trail) -> dict[int, Int16Array]:
+    if core.spec.search.link_search != types_pb2.LINK_SEARCH_WALK:
+        return {}
+    # Copies: a row keeps all of its step's in memory.
+    return {position: row.copy() for position, row in trail.rows(core.spec.fingerprint.streams[0].name).items()}
 
 
 def _deadline_ms(ask: memory_pb2.RecallRequest, core: SessionCore) -> int:

@@ -23,6 +23,8 @@ BLOCK_GAPS_MAX = 4096
 # Limits of a recall, in blocks.
 BUDGET_BLOCKS_MAX = 4096
 NEIGHBOURS_MAX = 64
+# Links of a path, as a recall follows them.
+HOPS_MAX = 16
 
 FLOAT_TYPES = (types_pb2.ELEMENT_TYPE_FLOAT32, types_pb2.ELEMENT_TYPE_FLOAT16, types_pb2.ELEMENT_TYPE_BFLOAT16)
 
@@ -174,3 +176,16 @@ def _check_recall(ask: memory_pb2.RecallRequest) -> None:
         raise InvalidRequest(f"expected recall.neighbours of at most {NEIGHBOURS_MAX}, got {ask.neighbours}")
     if ask.blocks_through > _INTEGER_MAX:
         raise InvalidRequest(f"expected recall.blocks_through of at most {_INTEGER_MAX}, got {ask.blocks_through}")
+    if ask.HasField("hops"):
+        _check_hops(ask.hops, ask.top_blocks)
+
+
+def _check_hops(hops: memory_pb2.HopRequest, top_blocks: int) -> None:
+    if not 1 <= hops.hops <= HOPS_MAX:
+        raise InvalidRequest(f"expected recall.hops.hops of 1 to {HOPS_MAX}, got {hops.hops}")
+    if not 1 <= hops.blocks <= top_blocks:
+        raise InvalidRequest(f"expected recall.hops.blocks of 1 to top_blocks, {top_blocks}, got {hops.blocks}")
+    if hops.half_life_tokens > _INTEGER_MAX:
+        raise InvalidRequest(
+            f"expected recall.hops.half_life_tokens of at most {_INTEGER_MAX}, got {hops.half_life_tokens}"
+        )

@@ -135,7 +135,8 @@ def check_tail(tail: session_pb2.Tail, state: SessionState) -> None:
     block, filled = divmod(position, BLOCK_TOKENS)
     if (through := state.blocks.through) < block:
         raise TailIncomplete(f"expected blocks 0 to {block - 1} put or declared as gaps, got no block {through}")
-    if not filled or through > block:
+    # A whole block would not do: it was put ahead of its tokens, and who opens next has no use for what is void.
+    if not filled or state.blocks.gaps.end_of_range_at(block) is not None:
         return
     partial = state.blocks.get(block)
     if partial is None or partial.partial_tokens != filled:

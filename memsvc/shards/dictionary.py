@@ -1,8 +1,13 @@
-"""The finder that descends a dictionary: exact, or within a budget of nodes.
+"""The finders that descend a dictionary.
+
+    TopicalShard       segments by similarity: approximate, looks at a number of nodes that hardly grows
+    DictionaryShard    segments of the timeline or of chains: exact, or within a budget of nodes
 
 Invariants:
-    Without a budget, results are those of `FlatShard`, ties included, and depend on the split of neither adds nor
-    queries. With one, a query that needs more returns the best it has found.
+    Results depend on the split of neither adds nor queries.
+    Of `DictionaryShard` without a budget they are those of `FlatShard`, ties included. With one, a query that needs
+    more returns the best it has found.
+    Dot products of what is found are exact.
 
 Concurrency: none of its own; the caller keeps adds and searches apart.
 """
@@ -11,10 +16,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from memsvc.columns import Column
 from memsvc.dictionary.bounds import Bounds, make_bounds
 from memsvc.dictionary.descent import descend
 from memsvc.dictionary.dictionary import Dictionary
-from memsvc.dictionary.settings import DictionarySettings
+from memsvc.dictionary.settings import DictionarySettings, TopicalSettings
+from memsvc.dictionary.topical import TopicalDictionary
 from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, shifted
 
 # Chains of the bookmarks from one index to another, exclusive, int64 [n].
@@ -93,4 +100,59 @@ class DictionaryShard:
             out[:] = descent.keys
             self.visited += descent.visited
             self.proven += descent.proven
+        return Hits(shifted(keys, self._first))
+
+
+class TopicalShard:
+    """Approximate finder over bookmarks `first` and on, by checkpoints over bookmarks that resemble each other.
+
+    Args:
+        dims: Dimensions of a vector.
+        first: Index of the first bookmark that will be added.
+        settings: How wide nodes and searches are.
+
+    Attributes:
+        dictionary: The checkpoints.
+        visited: Nodes and bookmarks that searches have looked at so far.
+    """
+
+    def __init__(self, dims: int, first: int = 0, settings: TopicalSettings | None = None) -> None:
+        self.dictionary = TopicalDictionary(dims, settings or TopicalSettings())
+        self.visited = 0
+        self._dims = dims
+        self._first = first
+        self._rows = Column(np.int16, dims)
+
+    @property
+    def dims(self) -> int:
+        """Dimensions of a vector."""
+        return self._dims
+
+    @property
+    def first(self) -> int:
+        """Index of the oldest bookmark held."""
+        return self._first
+
+    def __len__(self) -> int:
+        """Bookmarks held."""
+        return len(self._rows)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that checkpoints take, without the bookmarks' vectors."""
+        return self.dictionary.bytes
+
+    def add(self, rows: Int16Array) -> None:
+        """Append bookmarks, [n, dims]; about 0.5 ms each."""
+        self._rows.extend(rows)
+        self.dictionary.place(self._rows.view())
+
+    def search(self, queries: Int16Array, k: int, limit: int | None = None) -> Hits:
+        """Likely best k bookmarks of each query, [m, dims] to [m, k], among those with an index below `limit`."""
+        end = None if limit is None else limit - self._first
+        keys = np.full((len(queries), k), NOTHING)
+        for out, query in zip(keys, queries, strict=True):
+            reached = self.dictionary.search(self._rows.view(), query, k, end)
+            out[:] = reached.keys
+            self.visited += reached.visited
         return Hits(shifted(keys, self._first))

@@ -1,18 +1,22 @@
 """All bookmarks of one stream: what finds their links and the blocks that tokens vote for.
 
     bookmarks   [0, sealed)                              [sealed, len)
-    finder      shards of 262,144 of the spec's kind     flat, exact
-                (HNSW, FAISS, walk, dictionary), the
-                last one growing
+    finder      of the spec's kind, approximate but      flat, exact
+                for the dictionary (`memsvc.shards.sealed`)
 
-With the flat finder `sealed` is 0. With another, a search on behalf of bookmark n first seals up to
+With the flat finder `sealed` is 0. With another, a search on behalf of bookmark n sees
 
-    sealed(n) = the largest multiple of 256 that is at most n - 4096
+    sealed(n) = the largest multiple of `group` that is at most n - 512, or 0 if that is below the kind's least
+
+`group` is how many bookmarks are sealed together: those of so many tokens as the spec says (see `group_rows_of`), as
+far as the kind takes them. They are handed over as soon as n is the next bookmark to come, and taken in by another
+thread; the search that is to see them waits for it. So 512 to 512 + group bookmarks are compared exactly.
 
 Invariants:
     Results of the flat finder are exact: the same for any split of the bookmarks into adds, and of queries into calls.
-    Links do not depend on the split with any finder, since sealed(n) is a function of n alone. Blocks may with one that
-    is not exact: a token can be searched for when a few more bookmarks are sealed.
+    Links do not depend on the split with any finder, nor on when threads run, since sealed(n) is a function of n alone,
+    as long as bookmarks are searched for before they are added. Blocks may with one that is not exact: a token can be
+    searched for when a few more bookmarks are sealed.
     An index is only ever extended; to go back is to replay into a new one, which reads saved shards of equal content.
 
 Concurrency: none of its own; the session calls it under its lock.
@@ -24,19 +28,16 @@ from pathlib import Path
 import numpy as np
 
 from memsvc.lattice import SCALE, similarities
-from memsvc.shards.base import NOTHING, BlockHits, Hits, Int16Array, Int64Array, Shard, best, dot_of, index_of, shifted
-from memsvc.shards.choice import SavableShard, sealed_kind
+from memsvc.shards.base import NOTHING, BlockHits, Hits, Int16Array, Int64Array, best, dot_of, index_of, shifted
+from memsvc.shards.choice import GROUP_ROWS, sealed_kind
 from memsvc.shards.flat import FlatShard
 from memsvc.shards.scan import best_of_matrix
+from memsvc.shards.sealed import SealedPart
 from protos.memsvc.v1 import types_pb2 as wire
 
-# Bookmarks that are sealed at once, and searched for at once.
-_SEAL_ROWS = 256
 # The newest bookmarks, which stay exact; also the most that one `best_earlier` may ask for.
-TAIL_ROWS = 4096
-# Bookmarks of a full sealed shard.
-_SHARD_ROWS = 262_144
-# Candidates from a sealed shard for each block wanted: neighbouring tokens share blocks.
+TAIL_ROWS = 512
+# Candidates for each block wanted: neighbouring tokens share blocks.
 _CANDIDATES_PER_BLOCK = 8
 
 
@@ -46,18 +47,23 @@ class StreamIndex:
     Args:
         dims: Dimensions of a vector.
         spec: Which finder, and the least similarity of a link.
-        folder: Where full shards are saved and looked for, if their kind has files; nowhere if None.
+        folder: Where shards are saved and looked for, if their kind has files; nowhere if None.
+        group_rows: Bookmarks that are sealed together, if the kind takes as many.
 
     Raises:
         InvalidRequest: The finder is unknown, or this installation lacks it.
     """
 
-    def __init__(self, dims: int, spec: wire.SearchSpec, folder: Path | None = None) -> None:
+    def __init__(
+        self, dims: int, spec: wire.SearchSpec, folder: Path | None = None, group_rows: int = GROUP_ROWS
+    ) -> None:
         self._tail = FlatShard(dims)
-        self._kind = sealed_kind(spec.finder)
-        self._sealed: list[Shard] = []
+        kind = sealed_kind(spec.finder)
+        self._sealed = None if kind is None else SealedPart(kind, dims, folder)
+        self._group = group_rows if kind is None else min(group_rows, kind.group_rows)
+        # The least that is sealed, a multiple of the group.
+        self._least = self._group * max(1, math.ceil((0 if kind is None else kind.rows_min) / self._group))
         self._link_dot_min = math.ceil(spec.link_similarity_min * SCALE**2)
-        self._folder = folder
 
     def __len__(self) -> int:
         """Bookmarks added."""
@@ -66,27 +72,25 @@ class StreamIndex:
     def add(self, rows: Int16Array) -> None:
         """Append the lattice vectors of new bookmarks, [n, dims]."""
         self._tail.add(rows)
+        self._hand_over(len(self))
 
     def best_earlier(self, queries: Int16Array, first_index: int, k: int) -> Hits:
         """Best k links of consecutive bookmarks, [m, dims] to [m, k]: similar enough, and earlier than themselves.
 
         Args:
-            queries: Bookmarks `first_index` and on, whether added yet or not; at most 4,096.
+            queries: Bookmarks `first_index` and on, whether added yet or not; at most 512.
             first_index: Every bookmark before it has been added.
         """
         assert first_index <= len(self)
         assert len(queries) <= TAIL_ROWS
         keys = np.full((len(queries), k), NOTHING)
         # Cut where `sealed` may change.
-        start = 0 if self._kind is None else -(first_index % _SEAL_ROWS)
-        for offset in range(start, len(queries), _SEAL_ROWS):
-            own = slice(max(offset, 0), min(offset + _SEAL_ROWS, len(queries)))
-            self._seal_for(first_index + own.start)
-            found = [self._tail.search(queries[own], k, first_index, self._link_dot_min).keys]
+        start = 0 if self._sealed is None else -((first_index - TAIL_ROWS) % self._group)
+        step = max(TAIL_ROWS, self._group) if self._sealed is None else self._group
+        for offset in range(start, len(queries), step):
+            own = slice(max(offset, 0), min(offset + step, len(queries)))
+            found = [self._links(queries[own], first_index + own.start, first_index, k)]
             found.append(self._best_in_batch(queries, first_index, own, k))
-            for shard in self._sealed:
-                hits = shard.search(queries[own], k)
-                found.append(np.where(hits.dot >= self._link_dot_min, hits.keys, NOTHING))
             keys[own] = best(np.concatenate(found, axis=1), k)
         return Hits(keys)
 
@@ -107,12 +111,12 @@ class StreamIndex:
             total: Bookmarks from here on are not seen: the cut of a snapshot, or all.
             first_block: Blocks before it are not seen: the sinks.
         """
-        self._seal_for(total)
+        sealed = self._seal_for(total)
         *ends_list, first = np.searchsorted(block_of[:total], np.append(blocks_end, first_block)).tolist()
         ends = np.array(ends_list, dtype=np.int64)
         keys = self._tail_blocks(queries, ends, block_of, first, k)
-        if self._sealed:
-            keys = self._merge_sealed(keys, queries, ends, block_of, first)
+        if sealed is not None:
+            keys = _merge_sealed(sealed, keys, queries, ends, block_of, first)
         index = index_of(keys)
         found = index >= 0
         block = np.full(index.shape, -1)
@@ -122,10 +126,25 @@ class StreamIndex:
     def status(self) -> str:
         """How bookmarks are found now, in words."""
         exact = f"{len(self._tail)} bookmarks compared exactly"
-        if self._kind is None:
+        if self._sealed is None:
             return f"flat: {exact}"
-        sealed = f"{self._tail.first} bookmarks in {len(self._sealed)} {self._kind.noun}"
-        return f"{self._kind.name}: {sealed}, {exact}"
+        kind = self._sealed.kind
+        return f"{kind.name}: {self._tail.first} bookmarks in {len(self._sealed)} {kind.noun}, {exact}"
+
+    def settle(self) -> None:
+        """Wait until threads have taken in, and saved, what they were given. Raises StorageFailed."""
+        if self._sealed is not None:
+            self._seal_for(len(self))
+            self._sealed.settle()
+
+    def _links(self, queries: Int16Array, n: int, limit: int, k: int) -> Int64Array:
+        """Keys of the links below `limit` of bookmark n and the next ones, int64 [m, k]."""
+        sealed = self._seal_for(n)
+        found = [self._tail.search(queries, k, limit, self._link_dot_min).keys]
+        if sealed is not None:
+            found += sealed.search(queries, k, limit)
+        keys = best(np.concatenate(found, axis=1), k)
+        return np.where(dot_of(keys) >= self._link_dot_min, keys, NOTHING)
 
     def _best_in_batch(self, queries: Int16Array, first_index: int, own: slice, k: int) -> Int64Array:
         """Keys of the links to bookmarks of the same batch, int64 [own, k]."""
@@ -145,45 +164,58 @@ class StreamIndex:
         keys = self._tail.block_best(queries, starts, last)
         return best(np.where(starts < ends[:, None], keys, NOTHING), k)
 
-    def _merge_sealed(
-        self, keys: Int64Array, queries: Int16Array, ends: Int64Array, block_of: Int64Array, first: int
-    ) -> Int64Array:
-        """Keys of the best distinct blocks in both parts, given those of the exact part, [m, k]."""
-        candidates = _CANDIDATES_PER_BLOCK * keys.shape[1]
-        while True:
-            hits = [shard.search(queries, candidates, int(ends.max())).keys for shard in self._sealed]
-            found = np.concatenate(hits, axis=1)
-            index = index_of(found)
-            found = np.where((index >= first) & (index < ends[:, None]), found, NOTHING)
-            merged = _best_distinct(np.concatenate([keys, found], axis=1), block_of, keys.shape[1])
-            # Bookmarks that were not looked at are worse than the last candidate of their graph.
-            if all((own[:, -1] <= merged[:, -1]).all() for own in hits):
-                return merged
-            candidates *= 2
+    def _due(self, n: int) -> int:
+        """sealed(n)."""
+        due = (n - TAIL_ROWS) // self._group * self._group
+        return due if due >= self._least else 0
 
-    def _seal_for(self, count: int) -> None:
-        """Move what a search on behalf of bookmark `count` expects to be sealed out of the exact part."""
-        if self._kind is None:
+    def _hand_over(self, n: int) -> None:
+        """Let what a search on behalf of bookmark n expects to be sealed be taken in."""
+        if self._sealed is None:
             return
-        target = (count - TAIL_ROWS) // _SEAL_ROWS * _SEAL_ROWS
-        while (first := self._tail.first) < target:
-            if not self._sealed or len(self._sealed[-1]) == _SHARD_ROWS:
-                saved = self._saved_shard(first, target)
-                self._sealed.append(self._kind.make(self._tail.dims, first) if saved is None else saved)
-            shard = self._sealed[-1]
-            grown = len(shard) < _SHARD_ROWS
-            if grown:
-                shard.add(self._tail.rows(first, first + _SEAL_ROWS))
-            # Before the save, which may fail: each bookmark is in one part, whatever the disk says.
-            self._tail.drop_before(shard.first + len(shard))
-            if grown and len(shard) == _SHARD_ROWS and self._folder is not None and isinstance(shard, SavableShard):
-                shard.save(self._folder)
+        begun, due = self._sealed.begun, self._due(n)
+        if not begun and self._sealed.searched and len(self) >= self._least:
+            # The first bookmarks take longest; nothing sees them before they are due.
+            due = max(due, self._least)
+        if due > begun:
+            self._sealed.begin(self._tail.rows(max(begun, self._tail.first), due))
 
-    def _saved_shard(self, first: int, target: int) -> Shard | None:
-        load = self._kind.load if self._kind is not None else None
-        if load is None or self._folder is None or target - first < _SHARD_ROWS:
+    def _seal_for(self, n: int) -> SealedPart | None:
+        """The sealed part as a search on behalf of bookmark n sees it; None if that sees nothing sealed."""
+        sealed = self._sealed
+        if sealed is None:
             return None
-        return load(self._folder, first, self._tail.rows(first, first + _SHARD_ROWS))
+        sealed.expect_searches()
+        self._hand_over(n)
+        if sealed.count == 0 and self._due(n) == 0:
+            return None
+        if sealed.begun > sealed.count:
+            # Before what `wait` may tell: each bookmark is in one part, whatever the disk says.
+            self._tail.drop_before(sealed.begun)
+            sealed.wait()
+        return sealed
+
+
+def _merge_sealed(
+    sealed: SealedPart, keys: Int64Array, queries: Int16Array, ends: Int64Array, block_of: Int64Array, first: int
+) -> Int64Array:
+    """Keys of the best distinct blocks in both parts, given those of the exact part, [m, k].
+
+    Each query is searched with its own bound and as often as it needs: what it finds owes nothing to its company.
+    """
+    merged = np.full(keys.shape, NOTHING)
+    for end in np.unique(ends).tolist():
+        open_, candidates = np.flatnonzero(ends == end), _CANDIDATES_PER_BLOCK * keys.shape[1]
+        while len(open_):
+            hits = sealed.search(queries[open_], candidates, end)
+            found = np.concatenate([keys[open_], *hits], axis=1)
+            found = np.where(index_of(found) >= first, found, NOTHING)
+            own = _best_distinct(found, block_of, keys.shape[1])
+            # Bookmarks that were not looked at are worse than the last candidate of their shard.
+            done = np.all([worst[:, -1] <= own[:, -1] for worst in hits], axis=0) | np.full(len(open_), not hits)
+            merged[open_[done]] = own[done]
+            open_, candidates = open_[~done], 2 * candidates
+    return merged
 
 
 def _best_distinct(keys: Int64Array, block_of: Int64Array, k: int) -> Int64Array:

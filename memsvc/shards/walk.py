@@ -1,7 +1,7 @@
 """The source's own finder: each bookmark finds its chain as it enters, and a query finds its way over the chains.
 
-Both go by `find_relevant_bookmark`: the newest bookmark, back along its chain, its dictionary, the table of contents. A
-search returns the best of what was compared, so it may return fewer than k.
+Both go by `find_relevant_bookmark`: the newest bookmark, back along its chain, its dictionary, across chains, the table
+of contents. A search returns the best of what was compared, so it may return fewer than k.
 
 Invariants:
     Chains and results depend on the split of neither adds nor queries: bookmarks enter one by one.
@@ -12,10 +12,9 @@ Concurrency: none of its own; the caller keeps adds and searches apart.
 
 import numpy as np
 
-from memsvc.dictionary.bounds import make_bounds
 from memsvc.dictionary.dictionary import Dictionary
-from memsvc.dictionary.find import Found, find_relevant_bookmark
 from memsvc.dictionary.settings import DictionarySettings, FindSettings
+from memsvc.dictionary.walker import FindCounts, Walker
 from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, shifted
 
 
@@ -29,9 +28,7 @@ class WalkShard:
         settings: Where checkpoints stand.
 
     Attributes:
-        dictionary: The bookmarks by chain.
         visited: Nodes and bookmarks that searches have looked at so far.
-        contents_reads: Times that searches and adds have read the table of contents so far.
     """
 
     def __init__(
@@ -42,10 +39,24 @@ class WalkShard:
         settings: DictionarySettings | None = None,
     ) -> None:
         self.visited = 0
-        self.contents_reads = 0
         self._first = first
-        self._find = find or FindSettings()
-        self.dictionary = Dictionary(dims, settings or DictionarySettings(), make_bounds("ball", dims))
+        self._walker = Walker(dims, find or FindSettings(), settings)
+        self._searched_contents = 0
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """The bookmarks by chain."""
+        return self._walker.dictionary
+
+    @property
+    def counts(self) -> FindCounts:
+        """What the finds of adds took."""
+        return self._walker.counts
+
+    @property
+    def contents_reads(self) -> int:
+        """Times that searches and adds have read the table of contents so far."""
+        return self._walker.counts.contents_reads + self._searched_contents
 
     @property
     def dims(self) -> int:
@@ -68,23 +79,15 @@ class WalkShard:
 
     def add(self, rows: Int16Array) -> None:
         """Append bookmarks, [n, dims], each to the chain of its strongest parent, or to a new one."""
-        levels = self.dictionary.levels
-        for row in rows:
-            parents = self._look(row, None).parents
-            chain = levels.list_of(parents[0].parent) if parents else levels.lists
-            self.dictionary.extend(row[None], np.array([chain]))
+        self._walker.link(rows)
 
     def search(self, queries: Int16Array, k: int, limit: int | None = None) -> Hits:
         """Best bookmarks met on the way of each query, [m, dims] to [m, k], among those with an index below `limit`."""
         end = None if limit is None else max(0, limit - self._first)
         keys: Int64Array = np.full((len(queries), k), NOTHING)
         for out, query in zip(keys, queries, strict=True):
-            found = self._look(query, end)
+            found = self._walker.find(query, end)
             out[: len(found.keys)] = found.keys[:k]
             self.visited += found.trace.visited
+            self._searched_contents += found.trace.contents_reads
         return Hits(shifted(keys, self._first))
-
-    def _look(self, row: Int16Array, end: int | None) -> Found:
-        found = find_relevant_bookmark(self.dictionary, row, self._find, limit=end)
-        self.contents_reads += found.trace.contents_reads
-        return found

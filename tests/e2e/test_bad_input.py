@@ -53,7 +53,16 @@ COMMANDS: list[tuple[str, list[str], list[str]]] = [
     ("past trained length", [*ASK, *LLAMA, *TEXT, "--budget", "64"], ["2048", "got"]),
     ("odd window", [*ASK, *LLAMA, *TEXT, "--window", "100"], ["multiple of 64", "100"]),
     ("unknown policy", [*ASK, *LLAMA, *TEXT, "--policy", "best"], ["surprisal", "best"]),
-    ("coverage of 2", [*ASK, *LLAMA, *TEXT, "--coverage", "2"], ["at most 1", "2"]),
+    ("unknown finder", [*ASK, *LLAMA, *TEXT, "--finder", "oracle"], ["faiss_gpu", "oracle"]),
+    ("unknown metric", [*ASK, *LLAMA, *TEXT, "--metric", "euclid"], ["cosine", "euclid"]),
+    ("17 hops", [*ASK, *LLAMA, *TEXT, "--hops", "17"], ["recall.hops", "0 to 16", "17"]),
+    ("more hop blocks than top", [*ASK, *LLAMA, *TEXT, "--hops", "1", "--hop-blocks", "3"], ["1 to 2", "3"]),
+    ("negative half-life", [*ASK, *LLAMA, *TEXT, "--link-half-life", "-1"], ["link_half_life_tokens", "-1"]),
+    ("unknown link search", [*ASK, *LLAMA, *TEXT, "--link-search", "guess"], ["finder, walk", "guess"]),
+    ("index every -1", [*ASK, *LLAMA, *TEXT, "--index-every", "-1"], ["index_every_tokens", "65536", "-1"]),
+    ("index every 65537", [*ASK, *LLAMA, *TEXT, "--index-every", "65537"], ["index_every_tokens", "65537"]),
+    ("unknown dtype", [*ASK, *LLAMA, *TEXT, "--dtype", "float16"], ["bfloat16, float32", "float16"]),
+    ("coverage of 2", [*ASK, *LLAMA, *TEXT, "--coverage", "2"], ["0.02 to 1", "got 2"]),
     ("fused without a GPU", [*ASK, *LLAMA, *TEXT, "--attention", "fused"], ["GPU", "cpu"]),
     ("unknown attention", [*ASK, *LLAMA, *TEXT, "--attention", "quick"], ["sdpa", "quick"]),
     ("no chat template", [*ASK, *LLAMA, *TEXT, "--chat"], ["chat template", "none"]),
@@ -85,7 +94,13 @@ def test_a_bad_command_is_one_line_and_leaves_nothing(
         assert client.list_sessions() == before
 
 
-WRONG = [["ask", "--no-such-flag"], ["ask"], ["read"], [], ["ask", "--question", "x", "--window", "y"]]
+WRONG = [
+    ["ask", "--no-such-flag"],
+    ["ask"],
+    ["read"],
+    [],
+    *(["ask", "--question", "x", flag, "y"] for flag in ("--window", "--hops", "--hop-blocks", "--index-every")),
+]
 
 
 @pytest.mark.parametrize("flags", WRONG)
@@ -111,6 +126,24 @@ def test_a_session_of_another_model_is_refused(
         err = capsys.readouterr().err
         assert len(err.splitlines()) == 1
         assert "model" in err
+
+
+def test_a_session_of_another_dtype_is_refused(
+    folder: Path, server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Proves that --dtype reaches the model, that a session keeps to what it was read in, and that it is named."""
+    name = f"dtype-{uuid.uuid4().hex}"
+    session = ["--memory", server.address, "--session", name, *LLAMA, *SMALL]
+    ingest = [flag.format(f=folder) for flag in ["ingest", *TEXT, *session]]
+    assert main([*ingest, "--dtype", "float32"]) == 0
+    ask = [flag.format(f=folder) for flag in [*ASK, *session]]
+    assert main([*ask, "--dtype", "float32"]) == 0
+    capsys.readouterr()
+    assert main(ask) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    # The model's hash covers its weights' type and comes first.
+    assert "model" in err
 
 
 def test_reading_into_a_session_that_holds_tokens_needs_append(

@@ -11,13 +11,13 @@ from attn_client.text import PromptForm
 from benchmarks import recall_of_trace
 from benchmarks.coverage_recall import Case
 from benchmarks.recall_of_trace import PreparedTrace, recall_of
-from benchmarks.traces.format import IDS, SURPRISAL, Trace
+from benchmarks.traces.format import IDS, MASS, SURPRISAL, Trace
 from benchmarks.traces.make import UNRELATED_TOKENS, TracedReader, Wanted, make_trace
 from tests.e2e.models import byte_tokenizer, random_ids, tiny_model
 from tests.e2e.settings import SMALL
 
 LAYERS = (1, 2)
-WANTED = Wanted(6000, ("library",), "reference", ("plain", "paraphrases", "two-hop"), 2, LAYERS, seed=3)
+WANTED = Wanted(6000, ("library",), "reference", ("plain", "paraphrases", "two-hop"), 2, LAYERS, seed=3, mass=True)
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,15 @@ def test_a_question_reads_as_right_after_the_unrelated_text(attached: Attached, 
     trace = Trace.open(folder)
     fact = trace.facts[-1]
     own = slice(fact.question_first, fact.question_first + fact.question_tokens)
-    reader = TracedReader(attached, LAYERS)
+    reader = TracedReader(attached, LAYERS, mass=True)
     before = list(reader.read(trace.arrays[IDS][: trace.tokens].tolist()))
     passes = list(reader.prompt(trace.arrays[IDS][own].tolist()))
     # All of the question fits one pass.
     (straight,) = passes
     assert sum(len(rows.ids) for rows in before) == WANTED.tokens + UNRELATED_TOKENS
     assert np.array_equal(trace.arrays[SURPRISAL][own], straight.surprisal)
+    assert np.array_equal(trace.arrays[MASS][own], straight.mass)
+    assert trace.source.mass_layer == 1
     for layer in LAYERS:
         wanted = straight.embeddings[layer]
         step = np.abs(wanted).max(axis=1, keepdims=True) / 127

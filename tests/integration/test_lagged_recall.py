@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from attn_client.memory import MemoryClient, MemorySession
+from attn_client.memory import HopAsk, MemoryClient, MemorySession
 from attn_client.recall import ANSWERS_KEPT, MISSED_KEPT, LaggedRecall
 from attn_client.settings import RecallSettings
 from tests.integration.client_records import LONG_S, block_of, record, settings, writer
@@ -29,6 +29,13 @@ def _asked(session: MemorySession, recalls: LaggedRecall) -> None:
     seq = session.append(record(session.position, 1, recalls.ask()), wait=True)
     assert seq is not None
     recalls.asked(seq, session.position)
+
+
+def test_links_are_asked_for_where_the_settings_say_so(session: MemorySession) -> None:
+    """Proves that settings about hops reach the request, and that none are asked for by default."""
+    assert _recalls(session).ask().hops is None
+    asked = LaggedRecall(session, RecallSettings(hops=2, hop_blocks=3, link_half_life_tokens=4096)).ask()
+    assert asked.hops == HopAsk(2, 3, 4096)
 
 
 def test_a_long_decode_keeps_no_more_than_the_newest_answers(session: MemorySession) -> None:

@@ -305,30 +305,163 @@ class Vote(_message.Message):
 Global___Vote: _TypeAlias = Vote  # noqa: Y015
 
 @_typing.final
+class FollowedLink(_message.Message):
+    """A link that a hop followed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    WORTH_FIELD_NUMBER: _builtins.int
+    source: _builtins.int
+    """Bookmarks: in the passage that the hop left, and in the block that it reached. Either may be the earlier one."""
+    target: _builtins.int
+    weight: _builtins.float
+    """Similarity."""
+    worth: _builtins.float
+    """What it added: what the weight has above the weakest link of the bookmark that made it, faded."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.int = ...,
+        target: _builtins.int = ...,
+        weight: _builtins.float = ...,
+        worth: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "target", b"target", "weight", b"weight", "worth", b"worth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FollowedLink: _TypeAlias = FollowedLink  # noqa: Y015
+
+@_typing.final
 class ExplainedBlock(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def block(self) -> _memory_pb2.RecalledBlock: ...
     @_builtins.property
     def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]:
         """Largest contribution first; at most 32."""
 
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___FollowedLink]:
+        """Of a hop: the links of its last hop, largest worth first; at most 32."""
+
     def __init__(
         self,
         *,
         block: _memory_pb2.RecalledBlock | None = ...,
         votes: _abc.Iterable[Global___Vote] | None = ...,
+        links: _abc.Iterable[Global___FollowedLink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "links", b"links", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainedBlock: _TypeAlias = ExplainedBlock  # noqa: Y015
+
+@_typing.final
+class VisitedCheckpoint(_message.Message):
+    """A checkpoint that a search looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOKMARK_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    PROMISE_FIELD_NUMBER: _builtins.int
+    bookmark: _builtins.int
+    """The bookmark that it stands at."""
+    level: _builtins.int
+    """0 for the lowest."""
+    promise: _builtins.float
+    """Estimated similarity of the best bookmark below it."""
+    def __init__(
+        self,
+        *,
+        bookmark: _builtins.int = ...,
+        level: _builtins.int = ...,
+        promise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bookmark", b"bookmark", "level", b"level", "promise", b"promise"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VisitedCheckpoint: _TypeAlias = VisitedCheckpoint  # noqa: Y015
+
+@_typing.final
+class ExplainedSearch(_message.Message):
+    """How find_relevant_bookmark goes for one token, stage by stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    WALKED_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    REFINED_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_ACROSS_FIELD_NUMBER: _builtins.int
+    COMPARED_ACROSS_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
+    LAST_STAGE_FIELD_NUMBER: _builtins.int
+    LANDED_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    checkpoints_across: _builtins.int
+    """How many checkpoints were looked at, and bookmarks compared, across chains."""
+    compared_across: _builtins.int
+    last_stage: _builtins.str
+    """The stage that it ended with: walk, dictionary, across or contents."""
+    landed: _builtins.int
+    """The best bookmark compared; absent if there was none."""
+    similarity: _builtins.float
+    """Of that one."""
+    @_builtins.property
+    def walked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bookmarks of the walk, newest first."""
+
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___VisitedCheckpoint]: ...
+    @_builtins.property
+    def refined(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bookmarks compared around the walk's end and in the best segments."""
+
+    @_builtins.property
+    def contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Bookmarks read in the table of contents; empty if it was not read."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        walked: _abc.Iterable[_builtins.int] | None = ...,
+        checkpoints: _abc.Iterable[Global___VisitedCheckpoint] | None = ...,
+        refined: _abc.Iterable[_builtins.int] | None = ...,
+        checkpoints_across: _builtins.int = ...,
+        compared_across: _builtins.int = ...,
+        contents: _abc.Iterable[_builtins.int] | None = ...,
+        last_stage: _builtins.str = ...,
+        landed: _builtins.int | None = ...,
+        similarity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_landed", b"_landed", "landed", b"landed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_landed", b"_landed", "checkpoints", b"checkpoints", "checkpoints_across", b"checkpoints_across", "compared_across", b"compared_across", "contents", b"contents", "landed", b"landed", "last_stage", b"last_stage", "position", b"position", "refined", b"refined", "similarity", b"similarity", "walked", b"walked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__landed: _TypeAlias = _typing.Literal["landed"]  # noqa: Y015
+    _WhichOneofArgType__landed: _TypeAlias = _typing.Literal["_landed", b"_landed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__landed) -> _WhichOneofReturnType__landed | None: ...
+
+Global___ExplainedSearch: _TypeAlias = ExplainedSearch  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
@@ -337,6 +470,10 @@ class ExplainResponse(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     BELOW_CUT_FIELD_NUMBER: _builtins.int
+    FINDER_STATUS_FIELD_NUMBER: _builtins.int
+    SEARCHES_FIELD_NUMBER: _builtins.int
+    finder_status: _builtins.str
+    """How bookmarks are found now, as in SessionInfo.finder_status."""
     @_builtins.property
     def recall(self) -> _memory_pb2.Recall: ...
     @_builtins.property
@@ -345,16 +482,24 @@ class ExplainResponse(_message.Message):
     def below_cut(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedBlock]:
         """The best that were not chosen; at most 8."""
 
+    @_builtins.property
+    def searches(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedSearch]:
+        """Where links come from LINK_SEARCH_WALK: how that search goes for the tokens of the largest votes, one a chosen
+        block, at most 8, among the bookmarks that the recall could see. Made again now, with the checkpoints of now.
+        """
+
     def __init__(
         self,
         *,
         recall: _memory_pb2.Recall | None = ...,
         chosen: _abc.Iterable[Global___ExplainedBlock] | None = ...,
         below_cut: _abc.Iterable[Global___ExplainedBlock] | None = ...,
+        finder_status: _builtins.str = ...,
+        searches: _abc.Iterable[Global___ExplainedSearch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["below_cut", b"below_cut", "chosen", b"chosen", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below_cut", b"below_cut", "chosen", b"chosen", "finder_status", b"finder_status", "recall", b"recall", "searches", b"searches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,8 @@ class _ReachedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reached.Value
     """Beside a hit in position order."""
     REACHED_FILL: _Reached.ValueType  # 3
     """No vote; fills a budget larger than what was voted for, newest first."""
+    REACHED_HOP: _Reached.ValueType  # 4
+    """Along links from a hit."""
 
 class Reached(_Reached, metaclass=_ReachedEnumTypeWrapper): ...
 
@@ -43,6 +45,8 @@ REACHED_NEIGHBOUR: Reached.ValueType  # 2
 """Beside a hit in position order."""
 REACHED_FILL: Reached.ValueType  # 3
 """No vote; fills a budget larger than what was voted for, newest first."""
+REACHED_HOP: Reached.ValueType  # 4
+"""Along links from a hit."""
 Global___Reached: _TypeAlias = Reached  # noqa: Y015
 
 @_typing.final
@@ -354,6 +358,7 @@ class RecallRequest(_message.Message):
     BUDGET_BLOCKS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     BLOCKS_THROUGH_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
     top_blocks: _builtins.int
     """Best blocks, before neighbours."""
     neighbours: _builtins.int
@@ -364,6 +369,10 @@ class RecallRequest(_message.Message):
     """Milliseconds after which the answer is of no use; the server may then skip it."""
     blocks_through: _builtins.int
     """The server answers only once blocks 0 .. blocks_through - 1 are put or declared as gaps."""
+    @_builtins.property
+    def hops(self) -> Global___HopRequest:
+        """Absent: links are not followed."""
+
     def __init__(
         self,
         *,
@@ -372,14 +381,47 @@ class RecallRequest(_message.Message):
         budget_blocks: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         blocks_through: _builtins.int = ...,
+        hops: Global___HopRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hops", b"hops"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_through", b"blocks_through", "budget_blocks", b"budget_blocks", "deadline_ms", b"deadline_ms", "neighbours", b"neighbours", "top_blocks", b"top_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks_through", b"blocks_through", "budget_blocks", b"budget_blocks", "deadline_ms", b"deadline_ms", "hops", b"hops", "neighbours", b"neighbours", "top_blocks", b"top_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecallRequest: _TypeAlias = RecallRequest  # noqa: Y015
+
+@_typing.final
+class HopRequest(_message.Message):
+    """From the hits along links to other blocks. They take the places of neighbours, and where the budget is short, of the
+    weaker half of the hits: the budget stays what it is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOPS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    HALF_LIFE_TOKENS_FIELD_NUMBER: _builtins.int
+    hops: _builtins.int
+    """Links of a path at most, 1 to 16."""
+    blocks: _builtins.int
+    """Blocks that links may bring at most, 1 to top_blocks."""
+    half_life_tokens: _builtins.int
+    """Tokens in which a link's weight halves; 0 for no fading."""
+    def __init__(
+        self,
+        *,
+        hops: _builtins.int = ...,
+        blocks: _builtins.int = ...,
+        half_life_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "half_life_tokens", b"half_life_tokens", "hops", b"hops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HopRequest: _TypeAlias = HopRequest  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
@@ -422,16 +464,23 @@ class RecalledBlock(_message.Message):
     REACHED_FIELD_NUMBER: _builtins.int
     VIA_BLOCK_FIELD_NUMBER: _builtins.int
     BOOKMARK_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     block: _builtins.int
     score: _builtins.float
-    """Trail score."""
+    """Trail score; of a hop what its path is worth, if that is more: at most the score of the hit it began at."""
     z: _builtins.float
     """(score - mean) / std over the blocks that could be recalled; 0 if std is 0."""
     reached: Global___Reached.ValueType
     via_block: _builtins.int
-    """The hit that brought a neighbour along; else the block itself."""
+    """The block that brought a neighbour, or the hit that a hop began at; else the block itself."""
     bookmark: _builtins.int
-    """Best matching bookmark's index in the session; -1 if none voted."""
+    """Best matching bookmark's index in the session, of a hop where the path ends; -1 if none voted."""
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """HOP: bookmarks from the hit's passage to this block, two a hop: the second is a link away from the first, and the
+        next hop's first stands in the passage around it.
+        """
+
     def __init__(
         self,
         *,
@@ -441,10 +490,11 @@ class RecalledBlock(_message.Message):
         reached: Global___Reached.ValueType = ...,
         via_block: _builtins.int = ...,
         bookmark: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "bookmark", b"bookmark", "reached", b"reached", "score", b"score", "via_block", b"via_block", "z", b"z"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "bookmark", b"bookmark", "path", b"path", "reached", b"reached", "score", b"score", "via_block", b"via_block", "z", b"z"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,7 +523,7 @@ class Recall(_message.Message):
     """Blocks that could have been recalled."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecalledBlock]:
-        """Best first; neighbours follow all hits."""
+        """Best first; hops follow all hits, and neighbours all hops."""
 
     def __init__(
         self,

@@ -129,6 +129,10 @@ class _FinderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinderKind
     """Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
     FINDER_KIND_DICTIONARY: _FinderKind.ValueType  # 5
     """Checkpoints over the timeline with bounds, over the sealed part: exact."""
+    FINDER_KIND_AUTO: _FinderKind.ValueType  # 6
+    """The server's choice by size and by what is installed: SessionInfo.finder_status says what it is now."""
+    FINDER_KIND_FAISS_GPU: _FinderKind.ValueType  # 7
+    """FAISS on the GPU over the sealed part, rescored exactly. Refused where there is no GPU or no GPU build of FAISS."""
 
 class FinderKind(_FinderKind, metaclass=_FinderKindEnumTypeWrapper): ...
 
@@ -143,7 +147,35 @@ FINDER_KIND_WALK: FinderKind.ValueType  # 4
 """Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
 FINDER_KIND_DICTIONARY: FinderKind.ValueType  # 5
 """Checkpoints over the timeline with bounds, over the sealed part: exact."""
+FINDER_KIND_AUTO: FinderKind.ValueType  # 6
+"""The server's choice by size and by what is installed: SessionInfo.finder_status says what it is now."""
+FINDER_KIND_FAISS_GPU: FinderKind.ValueType  # 7
+"""FAISS on the GPU over the sealed part, rescored exactly. Refused where there is no GPU or no GPU build of FAISS."""
 Global___FinderKind: _TypeAlias = FinderKind  # noqa: Y015
+
+class _LinkSearch:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkSearchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkSearch.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_SEARCH_UNSPECIFIED: _LinkSearch.ValueType  # 0
+    """FINDER."""
+    LINK_SEARCH_FINDER: _LinkSearch.ValueType  # 1
+    """The finder of the session."""
+    LINK_SEARCH_WALK: _LinkSearch.ValueType  # 2
+    """The source's own search, find_relevant_bookmark: newest relevant, walk, dictionary, table of contents."""
+
+class LinkSearch(_LinkSearch, metaclass=_LinkSearchEnumTypeWrapper):
+    """Where a bookmark's links come from."""
+
+LINK_SEARCH_UNSPECIFIED: LinkSearch.ValueType  # 0
+"""FINDER."""
+LINK_SEARCH_FINDER: LinkSearch.ValueType  # 1
+"""The finder of the session."""
+LINK_SEARCH_WALK: LinkSearch.ValueType  # 2
+"""The source's own search, find_relevant_bookmark: newest relevant, walk, dictionary, table of contents."""
+Global___LinkSearch: _TypeAlias = LinkSearch  # noqa: Y015
 
 class _Metric:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -362,14 +394,12 @@ class PolicySpec(_message.Message):
     COMPARED_BOOKMARKS_FIELD_NUMBER: _builtins.int
     kind: Global___PolicyKind.ValueType
     coverage: _builtins.float
-    """Share of the tokens that become bookmarks. SURPRISAL: in (0, 1], forced ones on top. RELEVANCE to HYBRID: 0.02 to 1,
-    forced ones included. EVERY and FIXED have none.
-    """
+    """Share of the tokens that become bookmarks, forced ones included: 0.02 to 1. EVERY and FIXED have none."""
     every_tokens: _builtins.int
     """FIXED: every n-th position, from 1."""
     compared_bookmarks: _builtins.int
     """RELEVANCE and NOVELTY, alone or in HYBRID: newest earlier bookmarks that a token is compared with, at most 65536;
-    4096 if zero.
+    1024 if zero.
     """
     @_builtins.property
     def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyWeight]:
@@ -406,6 +436,8 @@ class SearchSpec(_message.Message):
     LINK_SIMILARITY_MIN_FIELD_NUMBER: _builtins.int
     CENTRING_TOKENS_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
+    LINK_SEARCH_FIELD_NUMBER: _builtins.int
+    INDEX_EVERY_TOKENS_FIELD_NUMBER: _builtins.int
     finder: Global___FinderKind.ValueType
     trail_blocks: _builtins.int
     """Best distinct blocks that each token votes for (K)."""
@@ -421,6 +453,11 @@ class SearchSpec(_message.Message):
     comes first.
     """
     metric: Global___Metric.ValueType
+    link_search: Global___LinkSearch.ValueType
+    index_every_tokens: _builtins.int
+    """Tokens whose bookmarks enter the finder's sealed part together, in the background; the rest is compared exactly.
+    1 to 65536; 4096 if zero.
+    """
     def __init__(
         self,
         *,
@@ -432,10 +469,12 @@ class SearchSpec(_message.Message):
         link_similarity_min: _builtins.float = ...,
         centring_tokens: _builtins.int = ...,
         metric: Global___Metric.ValueType = ...,
+        link_search: Global___LinkSearch.ValueType = ...,
+        index_every_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["centring_tokens", b"centring_tokens", "finder", b"finder", "link_similarity_min", b"link_similarity_min", "links_max", b"links_max", "metric", b"metric", "trail_blocks", b"trail_blocks", "trail_decay", b"trail_decay", "trail_tokens", b"trail_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centring_tokens", b"centring_tokens", "finder", b"finder", "index_every_tokens", b"index_every_tokens", "link_search", b"link_search", "link_similarity_min", b"link_similarity_min", "links_max", b"links_max", "metric", b"metric", "trail_blocks", b"trail_blocks", "trail_decay", b"trail_decay", "trail_tokens", b"trail_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,11 +1,13 @@
 """How bookmarks are made, as the model side names it: everything it accepts, the server accepts, and nothing else."""
 
+from typing import Any
+
 import pytest
 
 from attn_client.cli.arguments import parser, settings_of
 from attn_client.errors import InvalidSettings
 from attn_client.session_spec import session_spec
-from attn_client.settings import METRICS, POLICIES, BookmarkSettings
+from attn_client.settings import FINDERS, METRICS, POLICIES, BookmarkSettings
 from memsvc.policy import COVERAGE_MIN, make_policy
 from memsvc.scoring import make_scorer
 from protos.memsvc.v1 import types_pb2
@@ -32,23 +34,54 @@ def test_every_metric_named_here_is_one_of_the_server() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"policy": "attention"}, r"bookmarks.policy: expected one of every, .*hybrid, got 'attention'"),
+        ({"policy": "best"}, r"bookmarks.policy: expected one of every, .*attention, .*hybrid, got 'best'"),
         ({"policy": ""}, "bookmarks.policy"),
         ({"metric": "euclid"}, "bookmarks.metric: expected one of cosine, dot, pearson, got 'euclid'"),
-        ({"policy": "novelty", "coverage": 0.019}, "bookmarks.coverage: expected 0.02 to 1 with novelty, got 0.019"),
-        ({"coverage": 1.01}, "bookmarks.coverage: expected above 0, at most 1, got 1.01"),
+        ({"policy": "novelty", "coverage": 0.019}, "bookmarks.coverage: expected 0.02 to 1, got 0.019"),
+        ({"coverage": 1.01}, "bookmarks.coverage: expected 0.02 to 1, got 1.01"),
         ({"coverage": float("nan")}, "bookmarks.coverage"),
         ({"hybrid_weights": ()}, "bookmarks.hybrid_weights: expected weights above 0 of different ones of surprisal"),
         ({"hybrid_weights": (("novelty", 1.0), ("novelty", 1.0))}, "bookmarks.hybrid_weights"),
         ({"hybrid_weights": (("novelty", 0.0),)}, "bookmarks.hybrid_weights"),
         ({"hybrid_weights": (("novelty", float("inf")),)}, "bookmarks.hybrid_weights"),
         ({"hybrid_weights": (("every", 1.0),)}, "bookmarks.hybrid_weights"),
+        ({"policy": "attention", "coverage": 0.01}, "bookmarks.coverage: expected 0.02 to 1, got 0.01"),
+        ({"finder": "gpu"}, r"bookmarks.finder: expected one of flat, .*auto, faiss_gpu, got 'gpu'"),
+        ({"link_search": "chain"}, "bookmarks.link_search: expected one of finder, walk, got 'chain'"),
+        ({"index_every_tokens": 65537}, r"bookmarks.index_every_tokens: expected 0 .* to 65536, got 65537"),
+        ({"index_every_tokens": -1}, "bookmarks.index_every_tokens"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(fields: dict[str, object], message: str) -> None:
     """Proves that the error says which field, what was expected and what came."""
     with pytest.raises(InvalidSettings, match=message):
         BookmarkSettings(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("finder", FINDERS)
+def test_every_finder_named_here_is_one_of_the_protocol(finder: Any) -> None:
+    """Proves that names agree, whatever a server has installed."""
+    spec = session_spec(types_pb2.Fingerprint(), BookmarkSettings(finder=finder))
+    assert types_pb2.FinderKind.Name(spec.search.finder) == f"FINDER_KIND_{finder.upper()}"
+
+
+def test_defaults_that_came_later_travel_as_absent() -> None:
+    """Proves that a session made before there was a link search or an index interval still opens by default."""
+    search = session_spec(types_pb2.Fingerprint(), BookmarkSettings()).search
+    assert search.link_search == types_pb2.LINK_SEARCH_UNSPECIFIED
+    assert search.index_every_tokens == 0
+    chosen = session_spec(types_pb2.Fingerprint(), BookmarkSettings(link_search="walk", index_every_tokens=256)).search
+    assert (chosen.link_search, chosen.index_every_tokens) == (types_pb2.LINK_SEARCH_WALK, 256)
+
+
+def test_the_command_line_names_links_and_index() -> None:
+    """Proves that the flags about links, hops and the index reach the settings."""
+    line = "ask --question Q --finder auto --link-search walk --index-every 16 --hops 2 --hop-blocks 3"
+    settings = settings_of(parser().parse_args([*line.split(), "--link-half-life", "4096"]))
+    assert (settings.bookmarks.finder, settings.bookmarks.link_search) == ("auto", "walk")
+    assert settings.bookmarks.index_every_tokens == 16
+    recall = settings.recall
+    assert (recall.hops, recall.hop_blocks, recall.link_half_life_tokens) == (2, 3, 4096)
 
 
 def test_the_command_line_names_policy_metric_and_weights() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from attn_client.errors import InvalidSettings
 from attn_client.session_spec import session_spec
-from attn_client.settings import BOOKMARK_COUNTS_MAX, BookmarkSettings
+from attn_client.settings import BOOKMARK_COUNTS_MAX, BookmarkSettings, ProbeSettings, RecallSettings
 from memsvc.errors import InvalidRequest
 from memsvc.session.limits import SessionLimits
 from memsvc.session.spec import check_spec
@@ -47,6 +47,42 @@ def test_a_bookmark_setting_past_its_range_is_refused_by_name(
         with pytest.raises(InvalidSettings) as refused:
             _settings(name, value)
         assert str(refused.value) == f"bookmarks.{name}: expected {expected}, got {value!r}"
+
+
+# The same of settings of a recall, beside one of them that matters.
+HOP_RANGES = [
+    ("hops", 0, 16, [-1, 17], "0 to 16"),
+    ("hop_blocks", 1, 8, [0, 9], "1 to 8"),
+    ("link_half_life_tokens", 0, 2**40, [-1, 2**40 + 1], f"0 to {2**40}"),
+]
+
+
+@pytest.mark.parametrize(("name", "low", "high", "out", "expected"), HOP_RANGES)
+def test_a_setting_about_links_past_its_range_is_refused_by_name(
+    name: str, low: int, high: int, out: list[int], expected: str
+) -> None:
+    """Proves that both ends are taken with 8 best blocks and hops, and what the error says past them."""
+    for value in (low, high):
+        RecallSettings(**{"hops": 1, name: value})
+    for value in out:
+        with pytest.raises(InvalidSettings) as refused:
+            RecallSettings(**{"hops": 1, name: value})
+        assert str(refused.value) == f"recall.{name}: expected {expected}, got {value!r}"
+
+
+def test_few_best_blocks_need_no_setting_about_links_without_hops() -> None:
+    """Proves that the default number of blocks along links refuses nobody who follows none."""
+    assert RecallSettings(top_blocks=1).hop_blocks > 1
+    with pytest.raises(InvalidSettings, match=r"recall.hop_blocks: expected 1 to 1, got 4"):
+        RecallSettings(top_blocks=1, hops=1)
+
+
+def test_attention_mass_is_taken_at_two_fifths_of_the_depth_or_where_it_is_said() -> None:
+    """Proves the default for the demo's model, tiny ones and one of a single layer, and the layer that is chosen."""
+    assert [ProbeSettings().mass_layer_of(layers) for layers in (30, 4, 1)] == [12, 1, 0]
+    assert ProbeSettings(mass_layer=7).mass_layer_of(30) == 7
+    with pytest.raises(InvalidSettings, match=r"probe.mass_layer: expected 0 or more, got -1"):
+        ProbeSettings(mass_layer=-1)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [row[:3] for row in RANGES])

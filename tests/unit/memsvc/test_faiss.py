@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memsvc.errors import StorageFailed
 from memsvc.lattice import to_lattice
+from memsvc.shards import faiss
 from memsvc.shards.faiss import FaissShard
 from memsvc.shards.flat import FlatShard
 
@@ -50,9 +52,9 @@ def test_any_split_into_adds_gives_the_same_results() -> None:
         np.testing.assert_array_equal(_shard(rows, batch).search(queries, 16).keys, expected)
 
 
-@pytest.mark.parametrize("count", [0, 5, 1000, 2000])
+@pytest.mark.parametrize("count", [0, 5, 1000, 4000])
 def test_few_bookmarks_are_all_compared(count: int) -> None:
-    """Proves that below 2,048 bookmarks results are those of flat, blanks included."""
+    """Proves that below 4,096 bookmarks results are those of flat, blanks included."""
     rows, queries = _vectors(count or 1)[:count], _vectors(20, seed=4)
     flat = FlatShard(DIMS)
     flat.add(rows)
@@ -70,28 +72,63 @@ def test_a_limit_hides_newer_bookmarks() -> None:
         assert ((hits.index >= 10_000).sum(axis=1) == min(40, limit - 10_000)).all()
 
 
-def test_a_saved_shard_answers_as_before(tmp_path: Path) -> None:
-    """Proves that what is loaded is the graph that was saved, for exactly its bookmarks, and that it can grow on."""
-    rows, queries = _vectors(2560), _vectors(50, seed=4)
-    shard = _shard(rows, first=300)
-    path = shard.save(tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
-    loaded = FaissShard.load(tmp_path, 300, rows)
-    assert loaded is not None
-    np.testing.assert_array_equal(loaded.search(queries, 16).keys, shard.search(queries, 16).keys)
-    for one in (shard, loaded):
-        one.add(_vectors(512, seed=8))
-    np.testing.assert_array_equal(loaded.search(queries, 16).keys, shard.search(queries, 16).keys)
+def test_a_new_generation_serves_from_its_number_of_bookmarks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that results are those of the generation due, whether it was made meanwhile or all bookmarks came at once,
+    and that a limit shows what a shard of only the earlier bookmarks of that generation shows."""
+    monkeypatch.setattr(faiss, "_GROWTH", 1.25)
+    rows, queries = _vectors(9000), _vectors(50, seed=4)
+    grown, filled, shorter = _shard(rows, batch=300), _shard(rows, batch=9000), _shard(rows[:8000], batch=300)
+    np.testing.assert_array_equal(grown.search(queries, 16).keys, filled.search(queries, 16).keys)
+    np.testing.assert_array_equal(grown.search(queries, 16, 8000).keys, shorter.search(queries, 16).keys)
+
+
+def test_a_saved_generation_answers_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that a shard of the same bookmarks reads the file instead of learning again, and that it can grow on."""
+    monkeypatch.setattr(faiss, "_GROWTH", 1.25)
+    rows, queries = _vectors(9000), _vectors(50, seed=4)
+    shard = _saved(rows, tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = _saved(rows, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    np.testing.assert_array_equal(again.search(queries, 16).keys, shard.search(queries, 16).keys)
+    for one in (shard, again):
+        one.add(_vectors(300, seed=8))
+    np.testing.assert_array_equal(again.search(queries, 16).keys, shard.search(queries, 16).keys)
 
 
 @pytest.mark.parametrize("case", ["other rows", "other first", "damaged"])
-def test_a_file_that_is_not_exactly_right_is_not_loaded(tmp_path: Path, case: str) -> None:
-    """Proves that with other content, another place or a flipped byte there is no shard, rather than a wrong one."""
-    rows = _vectors(1280)
-    path = _shard(rows).save(tmp_path)
+def test_a_file_that_is_not_exactly_right_is_not_read(
+    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proves that with other content, another place or a flipped byte lists are learnt again."""
+    monkeypatch.setattr(faiss, "_GROWTH", 1.25)
+    rows = _vectors(9000)
+    _saved(rows, tmp_path)
     if case == "damaged":
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    wanted = _vectors(1280, seed=9) if case == "other rows" else rows
-    assert FaissShard.load(tmp_path, 5 if case == "other first" else 0, wanted) is None
+        for path in tmp_path.iterdir():
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+    wanted, first = _vectors(9000, seed=9) if case == "other rows" else rows, 5 if case == "other first" else 0
+    found = _saved(wanted, tmp_path, first).search(wanted[:20], 16)
+    np.testing.assert_array_equal(found.keys, _shard(wanted, first=first).search(wanted[:20], 16).keys)
+
+
+def test_a_generation_that_cannot_be_saved_is_told_and_no_bookmark_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proves that a disk that refuses is an error of the add that waits for it, and that all bookmarks are found."""
+    monkeypatch.setattr(faiss, "_GROWTH", 1.25)
+    rows = _vectors(9000)
+    shard = FaissShard(DIMS, 0, tmp_path / "gone")
+    with pytest.raises(StorageFailed, match="expected to write a shard"):
+        shard.add(rows)
+    assert len(shard) == 9000
+    np.testing.assert_array_equal(shard.search(rows[:100], 1).dot[:, 0], (rows[:100].astype(np.int64) ** 2).sum(axis=1))
+
+
+def _saved(rows: np.ndarray, folder: Path, first: int = 0) -> FaissShard:
+    """A shard of all these bookmarks, added at once, with its files."""
+    shard = FaissShard(DIMS, first, folder)
+    shard.add(rows)
+    return shard

@@ -27,15 +27,15 @@ def _shard(rows: np.ndarray, batch: int = 500, first: int = 0) -> HnswShard:
     return shard
 
 
-def test_recall_at_16_against_flat_is_at_least_95_percent() -> None:
-    """On clustered data, of the 16 true best at least 95 in 100 are found, with their exact dot products."""
+def test_recall_at_16_against_flat_is_at_least_98_percent() -> None:
+    """Proves on clustered data that of the 16 true best at least 98 in 100 are found, with their exact dot products."""
     rows, queries = _vectors(6000), _vectors(200, seed=4)
     flat = FlatShard(DIMS)
     flat.add(rows)
     exact, found = flat.search(queries, 16), _shard(rows).search(queries, 16)
     shared = [np.isin(a, b).sum() for a, b in zip(exact.index, found.index, strict=True)]
     print(f"seeds 1, 3 and 4: recall@16 {np.mean(shared) / 16:.4f}")
-    assert np.mean(shared) / 16 >= 0.95
+    assert np.mean(shared) / 16 >= 0.98
     dots = np.take_along_axis(queries.astype(np.int64) @ rows.T.astype(np.int64), found.index, axis=1)
     np.testing.assert_array_equal(found.dot, dots)
     assert (np.diff(found.keys, axis=1) < 0).all()
@@ -74,10 +74,11 @@ def test_equal_vectors_do_not_break_a_search() -> None:
 def test_a_saved_shard_answers_as_before(tmp_path: Path) -> None:
     """What is loaded is the graph that was saved, found by its first bookmark and content; an older file goes."""
     rows, queries = _vectors(2000), _vectors(50, seed=4)
-    _shard(rows[:1000], first=300).save(tmp_path)
+    _shard(rows[:1100], first=300).save(tmp_path)
     shard = _shard(rows, first=300)
-    path = shard.save(tmp_path)
-    assert list(tmp_path.iterdir()) == [path]
+    shard.save(tmp_path)
+    # The graph and its directions.
+    assert len(list(tmp_path.iterdir())) == 2
     loaded = HnswShard.load(tmp_path, 300, rows)
     assert loaded is not None
     assert (loaded.first, len(loaded)) == (300, 2000)
@@ -87,7 +88,7 @@ def test_a_saved_shard_answers_as_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["other rows", "other first", "damaged", "cut short"])
 def test_a_file_that_is_not_exactly_right_is_not_loaded(tmp_path: Path, case: str) -> None:
     """Other content, another place, a flipped byte or a missing end: no shard, rather than a wrong one."""
-    rows = _vectors(1000)
+    rows = _vectors(1100)
     path = _shard(rows).save(tmp_path)
     content = bytearray(path.read_bytes())
     if case == "damaged":
@@ -95,5 +96,5 @@ def test_a_file_that_is_not_exactly_right_is_not_loaded(tmp_path: Path, case: st
         path.write_bytes(content)
     if case == "cut short":
         path.write_bytes(content[:-1])
-    wanted = _vectors(1000, seed=9) if case == "other rows" else rows
+    wanted = _vectors(1100, seed=9) if case == "other rows" else rows
     assert HnswShard.load(tmp_path, 5 if case == "other first" else 0, wanted) is None

@@ -1,5 +1,6 @@
 """The index of one stream: links and blocks against a naive oracle, sealing, and saved shards."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,14 +9,16 @@ import pytest
 
 from memsvc.errors import InvalidRequest, StorageFailed
 from memsvc.lattice import SCALE, to_lattice
-from memsvc.shards import index as index_module
-from memsvc.shards.index import StreamIndex
+from memsvc.shards import choice, faiss
+from memsvc.shards.choice import group_rows_of
+from memsvc.shards.index import TAIL_ROWS, StreamIndex
 from protos.memsvc.v1 import types_pb2 as wire
 from tests.disk_faults import files_end_at, fsync_fails
 
 DIMS = 32
 FLAT, HNSW = wire.FINDER_KIND_FLAT, wire.FINDER_KIND_HNSW
 FAISS, WALK, DICTIONARY = wire.FINDER_KIND_FAISS, wire.FINDER_KIND_WALK, wire.FINDER_KIND_DICTIONARY
+AUTO = wire.FINDER_KIND_AUTO
 
 
 def _vectors(count: int, seed: int = 3) -> np.ndarray:
@@ -102,7 +105,7 @@ def test_best_blocks_equal_the_oracle(k: int) -> None:
 
 def test_an_empty_index_finds_nothing() -> None:
     """No bookmarks: no links and no blocks, in the shapes asked for."""
-    for finder in (FLAT, HNSW, FAISS, WALK, DICTIONARY):
+    for finder in (FLAT, HNSW, FAISS, WALK, DICTIONARY, AUTO):
         index = _index(finder)
         hits = index.best_blocks(_vectors(2), np.array([9, 9]), np.zeros(0, dtype=np.int64), 0, 3)
         assert (hits.block.tolist(), hits.found.tolist()) == ([[-1] * 3] * 2, [0, 0])
@@ -110,41 +113,56 @@ def test_an_empty_index_finds_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("finder", "least", "sealed"),
+    ("finder", "count", "least", "sealed"),
     [
-        (HNSW, 0.95, "hnsw: 2816 bookmarks in 1 graphs"),
-        (FAISS, 0.98, "faiss: 2816 bookmarks in 1 graphs of 8-bit codes"),
-        (DICTIONARY, 1.0, "dictionary: 2816 bookmarks in 1 dictionaries"),
+        (HNSW, 8000, 0.98, "hnsw: 7424 bookmarks in 1 graphs, 576"),
+        (FAISS, 8000, 0.98, "faiss: 7424 bookmarks in 1 sets of lists, 576"),
+        (AUTO, 8000, 0.98, "auto, faiss: 7424 bookmarks in 1 sets of lists, 576"),
+        (DICTIONARY, 3000, 1.0, "dictionary: 2304 bookmarks in 1 dictionaries, 696"),
         # Reported rather than promised: the walk answers with what it meets.
-        (WALK, 0.5, "walk: 2816 bookmarks in 1 sets of chains"),
+        (WALK, 3000, 0.05, "walk: 2304 bookmarks in 1 sets of chains, 696"),
     ],
 )
 def test_a_finder_seals_all_but_the_newest_and_finds_nearly_the_same(
-    finder: "wire.FinderKind.ValueType", least: float, sealed: str
+    finder: "wire.FinderKind.ValueType", count: int, least: float, sealed: str
 ) -> None:
-    """Proves that 4,096 to 4,351 bookmarks stay exact, that the status says so in words, and that of the blocks and
+    """Proves that 512 to 767 bookmarks stay exact, that the status says so in words, and that of the blocks and
     links that flat finds on clustered data each finder finds its share."""
-    rows, block_of = _vectors(7000), _blocks(7000)
+    rows, block_of = _vectors(count), _blocks(count)
     flat, other = _index(FLAT), _index(finder)
     flat.add(rows)
     other.add(rows)
     queries, ends = _vectors(100, seed=3), np.full(100, block_of[-1] + 1)
-    exact, found = (one.best_blocks(queries, ends, block_of, 7000, 16, 1) for one in (flat, other))
-    assert other.status() == f"{sealed}, 4184 bookmarks compared exactly"
+    exact, found = (one.best_blocks(queries, ends, block_of, count, 16, 1) for one in (flat, other))
+    assert other.status() == f"{sealed} bookmarks compared exactly"
     assert (found.found == 16).all()
     assert all(len(set(row)) == 16 for row in found.block.tolist())
     assert np.mean([np.isin(a, b).mean() for a, b in zip(exact.block, found.block, strict=True)]) >= least
-    links = [one.best_earlier(rows[-200:], 6800, 4).index for one in (flat, other)]
+    links = [one.best_earlier(rows[-200:], count - 200, 4).index for one in (flat, other)]
     assert np.mean([np.isin(a, b).mean() for a, b in zip(*links, strict=True)]) >= least
+
+
+@pytest.mark.parametrize("finder", [FAISS, AUTO])
+def test_bookmarks_too_few_to_learn_from_are_all_compared(finder: "wire.FinderKind.ValueType") -> None:
+    """Proves that nothing is sealed, and results are exact, while a finder has less than it learns from."""
+    rows, block_of = _vectors(4000), _blocks(4000)
+    index, flat = _index(finder), _index(FLAT)
+    for one in (index, flat):
+        one.add(rows)
+    ends = np.full(20, block_of[-1] + 1)
+    found, exact = (one.best_blocks(rows[:20], ends, block_of, 4000, 16) for one in (index, flat))
+    np.testing.assert_array_equal(found.bookmark, exact.bookmark)
+    assert index.status().endswith("faiss: 0 bookmarks in 0 sets of lists, 4000 bookmarks compared exactly")
 
 
 @pytest.mark.parametrize("finder", [FAISS, WALK, DICTIONARY])
 def test_blocks_of_any_finder_respect_what_a_view_may_see(finder: "wire.FinderKind.ValueType") -> None:
     """Proves that a snapshot's cut and a query's window bound hold inside the sealed part of every kind."""
-    rows, block_of = _vectors(6000), _blocks(6000)
+    count = 6000 if finder == FAISS else 1500
+    rows, block_of = _vectors(count), _blocks(count)
     index = _index(finder)
     index.add(rows)
-    index.best_earlier(rows[-1:], 5999, 1)
+    index.best_earlier(rows[-1:], count - 1, 1)
     ends = np.array([4, 10, 10_000])
     hits = index.best_blocks(rows[:3], ends, block_of, 500, 16, first_block=2)
     assert (hits.bookmark < 500).all()
@@ -168,42 +186,84 @@ def test_hnsw_blocks_respect_what_a_view_may_see() -> None:
     assert hits.found.tolist() == [len(set(block_of) & {2, 3}), len(set(block_of) & set(range(2, 10))), 16]
 
 
-@pytest.mark.parametrize("finder", [HNSW, FAISS, WALK, DICTIONARY])
-def test_links_do_not_depend_on_the_split(finder: "wire.FinderKind.ValueType") -> None:
-    """Steps of 333 and of 1,024 bookmarks give the same links, bit for bit, across many seals."""
-    rows = _vectors(5500)
+@pytest.mark.parametrize("finder", [HNSW, FAISS, WALK, DICTIONARY, AUTO])
+def test_links_do_not_depend_on_the_split(finder: "wire.FinderKind.ValueType", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that steps of 333, of 512 and of uneven sizes give the same links, bit for bit, across many seals and new
+    generations of lists, whenever the threads that take bookmarks in happen to run."""
+    monkeypatch.setattr(faiss, "_GROWTH", 1.05)
+    rows = _vectors(7000 if finder in (HNSW, FAISS, AUTO) else 1800)
     keys = []
-    for size in (333, 1024):
-        index, parts = _index(finder), []
-        for start in range(0, len(rows), size):
-            parts.append(index.best_earlier(rows[start : start + size], start, 4).keys)
-            index.add(rows[start : start + size])
+    for sizes in ([333], [512], [1, 130, 7, 500]):
+        index, parts, start = _index(finder), [], 0
+        while start < len(rows):
+            own = rows[start : start + sizes[len(parts) % len(sizes)]]
+            parts.append(index.best_earlier(own, start, 4).keys)
+            index.add(own)
+            start += len(own)
         keys.append(np.concatenate(parts))
-    np.testing.assert_array_equal(keys[0], keys[1])
+    for other in keys[1:]:
+        np.testing.assert_array_equal(keys[0], other)
+
+
+def test_links_of_bookmarks_that_are_added_already_go_back_only() -> None:
+    """Proves that no link leads to a later bookmark where the sealed part is ahead of the bookmark asked about."""
+    rows = _vectors(6000)
+    index = _index(HNSW)
+    index.add(rows)
+    hits = index.best_earlier(rows[3000:3300], 3000, 4)
+    assert (hits.index < np.arange(3000, 3300)[:, None]).all()
+    assert (hits.index >= 0).any(axis=1).all()
+
+
+def test_an_index_gone_back_to_a_cut_answers_like_one_that_never_went_on() -> None:
+    """Proves that after a lost writer's bookmarks are discarded, by replay to the cut, links and blocks are those of an
+    index that read on from the cut at once."""
+    rows, other, block_of = _vectors(7000), _vectors(1000, seed=9), _blocks(8000)
+    straight, replayed = _index(FAISS), _index(FAISS)
+    lost = _index(FAISS)
+    for start in range(0, 7000, 500):
+        lost.best_earlier(rows[start : start + 500], start, 4)
+        lost.add(rows[start : start + 500])
+        straight.best_earlier(rows[start : start + 500], start, 4)
+        straight.add(rows[start : start + 500])
+    replayed.add(rows)
+    ends = np.full(20, block_of[-1] + 1)
+    for start in (0, 500):
+        own = other[start : start + 500]
+        links = [one.best_earlier(own, 7000 + start, 4).keys for one in (straight, replayed)]
+        np.testing.assert_array_equal(*links)
+        for one in (straight, replayed):
+            one.add(own)
+    blocks = [one.best_blocks(other[:20], ends, block_of, 8000, 8).bookmark for one in (straight, replayed)]
+    np.testing.assert_array_equal(*blocks)
 
 
 @pytest.mark.parametrize("finder", [HNSW, FAISS])
-def test_a_full_shard_is_saved_and_read_back(
+def test_what_was_saved_is_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finder: "wire.FinderKind.ValueType"
 ) -> None:
-    """A replayed index reads the shard file instead of inserting again, unless its bookmarks went another way."""
-    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
-    rows, block_of = _vectors(5000), _blocks(5000)
+    """Proves that a replayed index reads files instead of making them again, unless its bookmarks went another way."""
+    monkeypatch.setattr(choice, "_GRAPH_ROWS", 1024)
+    monkeypatch.setattr(faiss, "_GROWTH", 1.25)
+    rows, block_of = _vectors(9000), _blocks(9000)
     ends = np.full(20, block_of[-1] + 1)
 
     def answers() -> np.ndarray:
         index = _index(finder, folder=tmp_path)
         index.add(rows)
-        return index.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark
+        found = index.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark
+        index.settle()
+        return found
 
     first = answers()
-    (path,) = tmp_path.iterdir()
-    written = path.stat().st_mtime_ns
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    # Graphs or lists, each with its directions.
+    assert len(written) >= 2
     np.testing.assert_array_equal(answers(), first)
-    assert path.stat().st_mtime_ns == written
-    rows = _vectors(5000, seed=8)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+    rows = _vectors(9000, seed=8)
     assert not np.array_equal(answers(), first)
-    assert list(tmp_path.iterdir()) != [path]
+    assert not set(tmp_path.iterdir()) & set(written)
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -211,26 +271,31 @@ def test_a_shard_that_cannot_be_saved_is_sealed_once(
     short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proves that a failed fsync or a short write is told, and that later searches find each bookmark once."""
-    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
+    monkeypatch.setattr(choice, "_GRAPH_ROWS", 1024)
     rows, block_of = _vectors(5000), _blocks(5000)
     ends = np.full(20, block_of[-1] + 1)
     index = _index(HNSW, folder=tmp_path)
     index.add(rows)
     with files_end_at(4096) if short else fsync_fails(monkeypatch), pytest.raises(StorageFailed):
-        index.best_blocks(rows[:20], ends, block_of, len(rows), 8)
+        index.settle()
     healthy = _index(HNSW)
     healthy.add(rows)
+    healthy.settle()
     # They resemble what was sealed when the save failed.
     again = rows[256:266]
     links = [one.best_earlier(again, len(rows), 4).index for one in (index, healthy)]
     np.testing.assert_array_equal(links[0], links[1])
+    found = index.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark
+    np.testing.assert_array_equal(found, healthy.best_blocks(rows[:20], ends, block_of, len(rows), 8).bookmark)
     assert index.status() == healthy.status()
 
 
 def test_kinds_without_files_keep_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proves that full dictionaries are replaced by the next one and write nothing."""
-    monkeypatch.setattr(index_module, "_SHARD_ROWS", 512)
-    rows, block_of = _vectors(5700), _blocks(5700)
+    """Proves that full dictionaries are followed by the next one and write nothing."""
+    kind = choice.sealed_kind(DICTIONARY)
+    assert kind is not None
+    monkeypatch.setattr("memsvc.shards.index.sealed_kind", lambda _: dataclasses.replace(kind, first_rows=512))
+    rows, block_of = _vectors(2100), _blocks(2100)
     index = _index(DICTIONARY, folder=tmp_path)
     index.add(rows)
     hits = index.best_blocks(rows[:20], np.full(20, block_of[-1] + 1), block_of, len(rows), 8)
@@ -242,16 +307,37 @@ def test_kinds_without_files_keep_none(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bookmarks_are_sealed_by_as_many_as_the_tokens_asked_for_hold() -> None:
+    """Proves that `index_every_tokens` becomes bookmarks by the policy's coverage, and that an index holds to it."""
+    every = wire.PolicySpec(kind=wire.POLICY_KIND_EVERY)
+    tenth = wire.PolicySpec(kind=wire.POLICY_KIND_SURPRISAL, coverage=0.1)
+    fifth = wire.PolicySpec(kind=wire.POLICY_KIND_FIXED, every_tokens=5)
+    groups = [
+        group_rows_of(wire.SessionSpec(policy=policy, search=wire.SearchSpec(index_every_tokens=tokens)))
+        for policy, tokens in ((every, 100), (tenth, 0), (fifth, 100), (tenth, 1))
+    ]
+    assert groups == [100, 410, 20, 1]
+    rows = _vectors(3000)
+    index = StreamIndex(DIMS, wire.SearchSpec(finder=HNSW, link_similarity_min=0.4), None, 100)
+    for start in range(0, 3000, 250):
+        index.best_earlier(rows[start : start + 250], start, 4)
+        index.add(rows[start : start + 250])
+    index.settle()
+    assert index.status().startswith(f"hnsw: {(3000 - TAIL_ROWS) // 100 * 100} bookmarks")
+
+
 def test_an_unknown_finder_is_refused_by_name() -> None:
     """Proves that no index is made for a kind that nobody knows."""
-    with pytest.raises(InvalidRequest, match=r"expected search\.finder FLAT, HNSW, FAISS, WALK or DICTIONARY, got 99"):
+    with pytest.raises(InvalidRequest, match=r"expected search\.finder FLAT, HNSW, FAISS, FAISS_GPU, WALK, .*, got 99"):
         StreamIndex(DIMS, wire.SearchSpec(finder=99))  # type: ignore[arg-type]
 
 
-def test_faiss_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proves that without the package the error says what is missing, and that the other finders do not need it."""
+def test_without_faiss_it_is_refused_by_name_and_auto_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that without the package the error says what is missing, that the other finders do not need it, and that
+    an index that leaves the choice to the server goes on with graphs."""
     monkeypatch.setitem(sys.modules, "faiss", None)
     monkeypatch.delitem(sys.modules, "memsvc.shards.faiss", raising=False)
     _index(HNSW)
+    assert _index(AUTO).status().startswith("auto, hnsw: ")
     with pytest.raises(InvalidRequest, match=r"faiss-cpu to be installed for search\.finder FAISS"):
         _index(FAISS)

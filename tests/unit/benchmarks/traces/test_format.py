@@ -8,7 +8,18 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from benchmarks.traces.format import FACTS, HEADER, IDS, SURPRISAL, Source, Trace, TracedFact, TraceError, quantised
+from benchmarks.traces.format import (
+    FACTS,
+    HEADER,
+    IDS,
+    MASS,
+    SURPRISAL,
+    Source,
+    Trace,
+    TracedFact,
+    TraceError,
+    quantised,
+)
 from benchmarks.traces.writer import Rows, TraceWriter
 
 DIMS, TEXT, UNRELATED, QUESTION = 8, 40, 5, 3
@@ -23,12 +34,14 @@ def _rows(count: int, seed: int) -> Rows:
     return Rows(ids, random.gamma(2.0, 1.5, count).astype(np.float32), embeddings)
 
 
-def _written(folder: Path) -> list[Rows]:
+def _written(folder: Path, mass_layer: int | None = None) -> list[Rows]:
     parts = [_rows(TEXT, 1), _rows(UNRELATED, 2), _rows(QUESTION, 3)]
-    with TraceWriter(folder, SOURCE.layers, DIMS) as writer:
+    if mass_layer is not None:
+        parts = [dataclasses.replace(rows, mass=rows.surprisal[::-1] + np.float32(1)) for rows in parts]
+    with TraceWriter(folder, SOURCE.layers, DIMS, mass=mass_layer is not None) as writer:
         for rows in parts:
             writer.append(rows)
-        writer.finish(SOURCE, [FACT])
+        writer.finish(dataclasses.replace(SOURCE, mass_layer=mass_layer), [FACT])
     return parts
 
 
@@ -54,6 +67,26 @@ def test_a_trace_comes_back_as_it_was_written(tmp_path: Path) -> None:
         # Half a step, and the rounding of the scale and of the product: 127 units in the last place of the step.
         bound = step * (0.5 + 127 * 2 * np.finfo(np.float32).eps)
         assert (np.abs(trace.embeddings(layer, 0, len(wanted)) - wanted) <= bound).all()
+
+
+def test_attention_mass_comes_back_where_it_was_saved(tmp_path: Path) -> None:
+    """Proves that a trace gives the signals that it has, under the names that policies ask for, and no others."""
+    parts = _written(tmp_path / "with", mass_layer=4)
+    own, first, end = Trace.open(tmp_path / "with"), TEXT - 3, TEXT + 2
+    assert own.source.mass_layer == 4
+    for name, written in ((SURPRISAL, [rows.surprisal for rows in parts]), (MASS, [rows.mass for rows in parts])):
+        assert np.array_equal(own.signals(first, end)[name], np.concatenate(written)[first:end])
+    _written(tmp_path / "without")
+    assert list(Trace.open(tmp_path / "without").signals(first, end)) == [SURPRISAL]
+
+
+def test_a_header_from_before_there_was_mass_is_read(tmp_path: Path) -> None:
+    """Proves that traces without the field open as traces without attention mass."""
+    _written(tmp_path)
+    source = json.loads((tmp_path / HEADER).read_text())["source"]
+    del source["mass_layer"]
+    _restated(tmp_path, source=source)
+    assert Trace.open(tmp_path).source == SOURCE
 
 
 def test_a_slice_of_rows_is_those_rows(tmp_path: Path) -> None:
@@ -108,6 +141,7 @@ def test_a_flipped_bit_of_an_array_passes_when_not_asked(tmp_path: Path) -> None
         ({"format": "zip"}, "expected format 'bookmark-trace', got 'zip'"),
         ({"version": 2}, "expected version 1, got 2"),
         ({"source": {}}, "expected the fields of version 1"),
+        ({"source": dataclasses.asdict(SOURCE) | {"mass_layer": 4}}, "expected array 'attention_mass', got"),
         ({"arrays": []}, "expected the fields of version 1"),
         ({"arrays": {}}, "expected array 'surprisal', got []"),
         ({"source": dataclasses.asdict(SOURCE) | {"text_tokens": 41}}, "expected 49 rows of 'surprisal', got 48"),
@@ -164,10 +198,18 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     short = dataclasses.replace(good, surprisal=good.surprisal[:3])
     narrow = dataclasses.replace(good, embeddings={2: good.embeddings[2][:, :7], 4: good.embeddings[4]})
     infinite = dataclasses.replace(good, surprisal=np.full(4, np.inf, dtype=np.float32))
+    massive = dataclasses.replace(good, mass=good.surprisal)
     with TraceWriter(tmp_path, SOURCE.layers, DIMS) as writer:
         for rows, message in ((short, r"\[4\], got \[3\]"), (narrow, r"\[4, 8\], got \[4, 7\]"), (infinite, "finite")):
             with pytest.raises(ValueError, match=message):
                 writer.append(rows)
+        with pytest.raises(ValueError, match="expected no attention_mass of rows, got some"):
+            writer.append(massive)
+    with TraceWriter(tmp_path / "mass", SOURCE.layers, DIMS, mass=True) as writer:
+        with pytest.raises(ValueError, match="expected some attention_mass of rows, got none"):
+            writer.append(good)
+        with pytest.raises(ValueError, match="finite"):
+            writer.append(dataclasses.replace(massive, mass=np.full(4, np.nan, dtype=np.float32)))
 
 
 def test_a_layer_that_was_not_saved_is_named(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from benchmarks.worked_example import NAMES, PICTURE, SETTINGS, draw, work
 from memsvc.dictionary.bounds import make_bounds
 from memsvc.dictionary.dictionary import Dictionary
 from memsvc.dictionary.find import Stage, find_relevant_bookmark
-from memsvc.dictionary.settings import DictionarySettings, FindSettings
+from memsvc.dictionary.settings import DictionarySettings, FindSettings, TopicalSettings
+from memsvc.dictionary.topical import TopicalDictionary
 from memsvc.lattice import SIMILARITY_UNIT, to_lattice
 
 DIMS = 12
+DIMS_WIDE = 100
 FIND = FindSettings(relevant=0.6, sure=0.6, walk_links=2, refine=1, checkpoints=1, contents_chains=1, parents=3)
 
 
@@ -25,6 +27,12 @@ def _dictionary(axes: list[int], chains: list[int]) -> Dictionary:
     dictionary = Dictionary(DIMS, DictionarySettings(every=2, skip=2), make_bounds("ball", DIMS))
     dictionary.extend(_along(axes), np.array(chains))
     return dictionary
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1 across the first axis."""
+    rows[:, 0] = 0.0
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _query(axis: int) -> np.ndarray:
@@ -113,3 +121,44 @@ def test_a_walk_may_begin_elsewhere() -> None:
     found = find_relevant_bookmark(_dictionary([0, 5, 1, 5], [0, 1, 0, 1]), _query(1), FIND, start=2)
     assert found.trace.walked == (2,)
     assert [link.parent for link in found.parents] == [2]
+
+
+def _with_topics(axes: list[int], chains: list[int]) -> tuple[Dictionary, TopicalDictionary]:
+    dictionary = _dictionary(axes, chains)
+    topics = TopicalDictionary(DIMS, TopicalSettings())
+    topics.place(dictionary.vectors)
+    return dictionary, topics
+
+
+def test_other_chains_are_reached_by_topic_and_not_by_the_contents() -> None:
+    """Proves that what lies in another chain is found across chains, with the table of contents closed."""
+    dictionary, topics = _with_topics([0, 0, 5, 5, 9, 9], [0, 0, 1, 1, 2, 2])
+    found = find_relevant_bookmark(dictionary, _query(5), FIND, topics=topics)
+    assert (found.trace.last, found.trace.contents_reads) == (Stage.ACROSS, 0)
+    assert sorted(link.parent for link in found.parents) == [2, 3]
+    assert found.trace.compared_across == 6
+
+
+def test_a_new_topic_is_known_to_be_new_without_the_contents() -> None:
+    """Proves that a find is sure that nothing is relevant once no checkpoint across chains promises as much."""
+    dictionary, topics = _with_topics([0, 0, 5, 5, 9, 9], [0, 0, 1, 1, 2, 2])
+    found = find_relevant_bookmark(dictionary, _query(11), FIND, topics=topics)
+    assert (found.trace.last, found.parents, found.trace.contents) == (Stage.ACROSS, (), ())
+
+
+def test_the_contents_are_read_while_a_closed_checkpoint_promises_more() -> None:
+    """Proves the last resort: with more segments that point near the query than are opened, and nothing relevant in
+    those, the table of contents is read."""
+    generator = np.random.default_rng(0)
+    # Each vector is 0.45 similar to the query, and 0.2 to each other, so that a segment's mean is nearer than any.
+    rows = to_lattice(
+        0.45 * np.eye(DIMS_WIDE)[0] + np.sqrt(1 - 0.45**2) * _unit(generator.standard_normal((2000, DIMS_WIDE))),
+        np.zeros(DIMS_WIDE),
+    )
+    dictionary = Dictionary(DIMS_WIDE, DictionarySettings(), make_bounds("ball", DIMS_WIDE))
+    dictionary.extend(rows, np.zeros(2000, dtype=np.int64))
+    topics = TopicalDictionary(DIMS_WIDE, TopicalSettings(fan=8))
+    topics.place(dictionary.vectors)
+    query = np.eye(DIMS_WIDE)[0].astype(np.int16) * 4095
+    found = find_relevant_bookmark(dictionary, query, FIND, topics=topics)
+    assert (found.trace.last, found.parents) == (Stage.CONTENTS, ())

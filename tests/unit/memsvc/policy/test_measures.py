@@ -44,7 +44,9 @@ def _rarity(text: Passage, at: int) -> float:
 def _attention(text: Passage, at: int) -> float:
     mass = text.signals["attention_mass"].astype(float)
     around = mass[max(0, at - 64) : at]
-    return math.log2((mass[at] + 2.0**-20) / (around.mean() + 2.0**-20)) if at else 0.0
+    return (
+        math.log2((mass[at] + 2.0**-20) / (sorted(around)[(at - 1) // 2 if at < 64 else 31] + 2.0**-20)) if at else 0.0
+    )
 
 
 DEFINITIONS: dict[str, tuple[Callable[[], Measure], Callable[[Passage, int], float]]] = {
@@ -156,6 +158,16 @@ def test_attention_mass_that_spikes_stands_out_whatever_its_unit() -> None:
         assert abs(octaves[:80]).max() < 1e-4
     text = Passage(TEXT.rows[:100], TEXT.ids[:100], {"attention_mass": np.full(100, -3.0, dtype=np.float32)})
     assert _measured(AttentionMeasure(), text, [100]).tolist() == [0.0] * 100
+
+
+def test_a_spike_does_not_hide_the_next_one() -> None:
+    """Proves that one token of a thousand times the usual mass leaves another's octaves as they are."""
+    mass = np.ones(100, dtype=np.float32)
+    mass[80] = 16
+    alone = _measured(AttentionMeasure(), Passage(TEXT.rows[:100], TEXT.ids[:100], {"attention_mass": mass}), [100])
+    mass[[70, 75]] = 1000
+    beside = _measured(AttentionMeasure(), Passage(TEXT.rows[:100], TEXT.ids[:100], {"attention_mass": mass}), [100])
+    assert beside[80] == alone[80]
 
 
 def test_attention_without_its_signal_is_refused_by_name() -> None:

@@ -49,6 +49,28 @@ def test_forced_values_count_towards_the_coverage() -> None:
     assert 0.018 < _taken(0.02, bins, force_every=64).mean() < 0.024
 
 
+def test_forced_values_leave_no_standing_debt() -> None:
+    """Proves that 2 % are held from the 8,192nd value on although more than half of them are forced."""
+    random = np.random.default_rng(6)
+    bins = np.clip(random.normal(200 + 500 * (np.arange(TOKENS) % 4000 < 100), 50), 0, BINS - 1).astype(int)
+    taken = _taken(0.02, bins, force_every=64)
+    # Two points of the payback span, which is what a passage of 100 high values is ahead by at most.
+    assert abs(taken[:8192].sum() - 0.02 * 8192) < 0.02 * PAYBACK_TOKENS
+
+
+def test_a_coverage_of_all_takes_the_first_values_too() -> None:
+    """Proves that nothing is warmed up for where there is nothing to choose."""
+    bins = Scale.between(0.0, 1000.0).bins(STREAMS["smooth"](np.random.default_rng(5))[:100])
+    assert _taken(1.0, bins).all()
+
+
+def test_a_start_unlike_the_rest_is_paid_back_soon() -> None:
+    """Proves that a rising start is within a fifth of its coverage after 1,024 values, and not after 4,096 first."""
+    random = np.random.default_rng(8)
+    rising = random.normal(300 + 400 * np.minimum(1.0, np.arange(1024) / 256), 40)
+    assert abs(_taken(0.2, rising.astype(int)).mean() - 0.2) < 0.04
+
+
 def test_what_is_taken_are_the_highest_values() -> None:
     """Proves that on a stream without drift nearly all values above the true quantile are taken, and few others."""
     values = np.random.default_rng(7).normal(500, 100, TOKENS)
@@ -67,7 +89,8 @@ def test_halving_keeps_the_cut_where_the_counts_say() -> None:
     """Proves by hand: after halving, the cut is that of the halved counts."""
     quantile = RunningQuantile(0.25)
     for bin_index in [1, 1, 1, 1, 2, 2, 3, 3]:
-        quantile.count(bin_index, taken=False)
+        quantile.add(bin_index)
+        quantile.move_cut(0.25 * quantile.total)
     assert not quantile.reached_by(2)
     assert quantile.reached_by(3)
     quantile.halve()

@@ -9,7 +9,7 @@ import pytest
 from memsvc.errors import BookmarkNotFound, InvalidRequest, LimitExceeded, RecallNotFound
 from memsvc.session import Session
 from protos.memsvc.v1 import memory_pb2, types_pb2
-from tests.session_driver import LIMITS, Node, Reader, Text, session_spec
+from tests.session_driver import DIMS, LIMITS, Node, Reader, Text, session_spec
 
 TEXT = Text(900)
 
@@ -132,3 +132,37 @@ def test_a_recall_never_answered_is_not_explained(tmp_path: Path) -> None:
     with pytest.raises(RecallNotFound):
         writer.session.explain(299)
     node.close()
+
+
+def test_an_explanation_shows_the_walk_where_links_come_from_it(tmp_path: Path) -> None:
+    """Proves that the walk's search is made again for voting tokens, among what the recall saw; else nothing is."""
+    spec = session_spec("every", streams=1)
+    spec.search.link_search = types_pb2.LINK_SEARCH_WALK
+    node = Node(tmp_path / "data")
+    node.create(spec)
+    writer = node.open()
+    text = Text(900, dims={"s0": DIMS})
+    writer.read(text, [500])
+    recall = writer.ask(text, 520)
+    writer.read(text, [600])
+    explained = writer.session.explain(None)
+    assert explained.finder_status == writer.session.info().finder_status
+    voted = {vote.position for own in explained.chosen for vote in own.votes[:1]}
+    assert {search.position for search in explained.searches} == voted
+    for search in explained.searches:
+        # The newest bookmark that the recall could see comes first.
+        assert search.walked[0] == 519
+        assert search.last_stage in {"walk", "dictionary", "across", "contents"}
+        compared = {*search.walked, *search.refined, *search.contents}
+        assert search.compared_across or search.landed in compared
+        assert max(compared) <= recall.asked_at_position
+    node.close()
+
+
+def test_without_a_walk_no_search_is_explained(session: Session, writer: Reader) -> None:
+    """Proves that an explanation of a session whose finder links says which finder, and shows no walk."""
+    pending = writer.send(Text(1000), 910, memory_pb2.RecallRequest(top_blocks=1, budget_blocks=1))
+    assert pending is not None
+    session.recall(pending)
+    explained = session.explain(909)
+    assert (len(explained.searches), explained.finder_status.split(":")[0]) == (0, "flat")

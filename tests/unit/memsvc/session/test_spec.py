@@ -69,6 +69,8 @@ def _set(path: str, value: object) -> Callable[[types_pb2.SessionSpec], object]:
         (_set("search.links_max", 65), "search.links_max"),
         (_set("search.centring_tokens", 0), "search.centring_tokens"),
         (_set("search.link_similarity_min", 1.5), "search.link_similarity_min"),
+        (_set("search.link_search", 3), "search.link_search to be FINDER or WALK, got 3"),
+        (_set("search.index_every_tokens", 65_537), "search.index_every_tokens to be 0 to 65536, got 65537"),
     ],
 )
 def test_a_spec_out_of_range_is_refused_by_name(change: Callable[[types_pb2.SessionSpec], object], said: str) -> None:

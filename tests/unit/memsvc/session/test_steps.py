@@ -30,6 +30,12 @@ def _recall(**fields: int) -> Callable[[memory_pb2.Step], object]:
     return lambda step: step.recall.CopyFrom(memory_pb2.RecallRequest(**asked))
 
 
+def _recall_with_hops(**fields: int) -> Callable[[memory_pb2.Step], object]:
+    asked = memory_pb2.HopRequest(**{"hops": 1, "blocks": 1, **fields})
+    wanted = memory_pb2.RecallRequest(top_blocks=1, budget_blocks=1, hops=asked)
+    return lambda step: step.recall.CopyFrom(wanted)
+
+
 def _values(at: float = 1.0) -> np.ndarray:
     values = np.ones((6, 12), dtype=np.float32)
     values[2, 3] = at
@@ -87,6 +93,11 @@ def test_a_good_step_is_decoded_exactly() -> None:
         (_recall(top_blocks=0), InvalidRequest, "INVALID_REQUEST"),
         (_recall(neighbours=65), InvalidRequest, "INVALID_REQUEST"),
         (_recall(blocks_through=1 << 63), InvalidRequest, "INVALID_REQUEST"),
+        (_recall_with_hops(hops=0), InvalidRequest, "INVALID_REQUEST"),
+        (_recall_with_hops(hops=17), InvalidRequest, "INVALID_REQUEST"),
+        (_recall_with_hops(blocks=0), InvalidRequest, "INVALID_REQUEST"),
+        (_recall_with_hops(blocks=2), InvalidRequest, "INVALID_REQUEST"),
+        (_recall_with_hops(half_life_tokens=1 << 63), InvalidRequest, "INVALID_REQUEST"),
     ],
 )
 def test_a_bad_step_is_refused_in_one_line(

@@ -1,0 +1,1 @@
+"""Figures drawn from what benchmarks measured: benchmarks/results/*.json to docs/figures/*.svg. Measures nothing."""

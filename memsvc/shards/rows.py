@@ -1,0 +1,116 @@
+"""The one copy of a shard's lattice vectors, which what is found is compared by exactly.
+
+Rows stand in segments, each as large as all before it, so that growing copies nothing and never stalls.
+
+Invariants:
+    A row never changes once appended.
+
+Concurrency: rows that were appended may be read while others are.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from memsvc.shards.base import NOTHING, Float32Array, Int16Array, Int64Array, best, pack
+
+# Rows of the first segment: the others are this times a power of two.
+_SEGMENT_ROWS = 16_384
+# Queries times rows that are gathered as float32 at once: 36 MiB of 576 dimensions.
+_GATHERED_ROWS = 16_384
+
+
+class LatticeRows:
+    """Lattice vectors of a shard, by place from 0.
+
+    Args:
+        dims: Dimensions of a vector.
+    """
+
+    def __init__(self, dims: int) -> None:
+        self._segments: list[Int16Array] = []
+        self._dims = dims
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Rows held."""
+        return self._count
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the rows take; a segment's unused end takes none."""
+        return 2 * self._dims * self._count
+
+    def extend(self, rows: Int16Array) -> None:
+        """Append rows, [n, dims]."""
+        done = 0
+        while done < len(rows):
+            segment, place = _segment_of(self._count)
+            if segment == len(self._segments):
+                self._segments.append(np.empty((_SEGMENT_ROWS << max(0, segment - 1), self._dims), dtype=np.int16))
+            own = self._segments[segment]
+            taken = min(len(rows) - done, len(own) - place)
+            own[place : place + taken] = rows[done : done + taken]
+            done += taken
+            self._count += taken
+
+    def wide(self, start: int, end: int) -> Float32Array:
+        """Rows `start` to `end`, exclusive, as float32."""
+        wide = np.empty((end - start, self._dims), dtype=np.float32)
+        done = 0
+        while done < len(wide):
+            segment, place = _segment_of(start + done)
+            part = self._segments[segment][place : place + len(wide) - done]
+            wide[done : done + len(part)] = part
+            done += len(part)
+        return wide
+
+    def at(self, places: Int64Array) -> Float32Array:
+        """Rows of these places, ascending, [n], as float32 [n, dims]."""
+        wide = np.empty((len(places), self._dims), dtype=np.float32)
+        firsts = [_first_of(segment) for segment in range(len(self._segments))]
+        bounds = [*np.searchsorted(places, firsts).tolist(), len(places)]
+        for segment, (start, end) in enumerate(pairwise(bounds)):
+            if start < end:
+                wide[start:end] = self._segments[segment][places[start:end] - firsts[segment]]
+        return wide
+
+    def compared(self, queries: Float32Array, start: int, end: int, k: int) -> Int64Array:
+        """Keys of the best k of places `start` to `end` for each query, [m, dims] to [m, k]."""
+        return best(pack(queries @ self.wide(start, end).T, np.arange(start, end)), k)
+
+    def rescored(self, queries: Float32Array, places: Int64Array, k: int) -> Int64Array:
+        """Keys of the best k of each query's own places, [m, c] to [m, k], by exact comparison.
+
+        Args:
+            places: Rows to compare with, each once a query; negative where there is none.
+        """
+        keys = np.full(places.shape, NOTHING)
+        step = max(1, _GATHERED_ROWS // max(1, places.shape[1]))
+        for first in range(0, len(queries), step):
+            own = places[first : first + step]
+            flat = np.maximum(own, 0).ravel()
+            # In order of place, so that memory is read forwards.
+            order = np.argsort(flat, kind="stable")
+            dots = _dots(self.at(flat[order]), queries[first : first + step], order // own.shape[1])
+            found = np.empty_like(dots)
+            found[order] = dots
+            keys[first : first + step] = np.where(own < 0, NOTHING, pack(found.reshape(own.shape), own))
+        return best(keys, k)
+
+
+def _dots(rows: Float32Array, queries: Float32Array, query: Int64Array) -> Float32Array:
+    """Dot product of each row with its own query, [n, dims], [m, dims] and [n] to [n]."""
+    # A product with one vector is several times as fast.
+    dots = rows @ queries[0] if len(queries) == 1 else np.einsum("nd,nd->n", rows, queries[query])
+    return np.asarray(dots, dtype=np.float32)
+
+
+def _segment_of(place: int) -> tuple[int, int]:
+    """Segment of a row, and its place there."""
+    segment = (place // _SEGMENT_ROWS).bit_length()
+    return segment, place - _first_of(segment)
+
+
+def _first_of(segment: int) -> int:
+    return _SEGMENT_ROWS << (segment - 1) if segment else 0
