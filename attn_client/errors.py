@@ -49,11 +49,13 @@ class MemoryRefused(MemoryFailure):
     Args:
         reason: The server's UPPER_SNAKE word for it, e.g. SESSION_HAS_WRITER; never changes.
         message: One line for a person; may change.
+        retry_s: After how many seconds the server says that it is worth trying again; 0 if it says nothing.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, retry_s: float = 0.0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_s = retry_s
 
 
 class MemoryProtocol(MemoryFailure):

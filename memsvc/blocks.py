@@ -21,6 +21,8 @@ Invariants:
     What `read` returns has the checksum that its reference names.
     Only the newest segment is written, and only past what it held when the store was opened.
     A segment is durable before the next one is begun.
+    A segment with a second name (`share_segments`) is appended to by the store that has it open since before, and by no
+    store that is opened later: what the references of either name stays.
     After an fsync failed, the store takes nothing more: what is durable is unknown until it is opened again.
 
 Concurrency: any calls may overlap, but for `close`.
@@ -30,15 +32,18 @@ import os
 import re
 import struct
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
 
-from memsvc.disk import create_file, disk_call, sync_file, write_at
-from memsvc.errors import CorruptBlock, StorageFailed
+from memsvc.disk import create_file, disk_call, opened, sync_file, sync_folder, write_at
+from memsvc.errors import CorruptBlock, FormatVersion, StorageFailed
+from memsvc.storage import SYSTEM, Storage
 
-_HEAD = struct.pack("<8sI", b"MEMSVBLK", 1)
+_MAGIC, _VERSION = b"MEMSVBLK", 1
+_HEAD = struct.pack("<8sI", _MAGIC, _VERSION)
 _BLOCK_MAGIC = b"BLK1"
 _BLOCK_HEAD = struct.Struct("<4sQIII")
 _CRC = struct.Struct("<I")
@@ -74,27 +79,41 @@ class BlockStore:
     Durability: what an earlier process put survives power loss once the store is open.
 
     Raises:
-        CorruptBlock: The newest segment is of another format.
+        CorruptBlock: The newest segment is none.
+        FormatVersion: It is of another version.
         StorageFailed: The disk refused.
     """
 
-    def __init__(self, folder: Path, segment_bytes_max: int = 256 << 20) -> None:
+    def __init__(self, folder: Path, segment_bytes_max: int = 256 << 20, storage: Storage = SYSTEM) -> None:
+        self._storage = storage
         self._folder = folder
         self._segment_bytes_max = segment_bytes_max
         # One put at a time; never held while waiting for an fsync of `sync`.
         self._lock = threading.Lock()
         # Why nothing more is taken; empty while all is well.
         self._failure = ""
-        # Puts so far, and how many of them survive power loss.
-        self._puts = self._synced_puts = 0
+        # Bytes put so far, and how many of them survive power loss.
+        self._put_bytes = self._synced_bytes = 0
         # The newest segment: its number, descriptor (-1 for none yet) and end; and the bytes of all older ones.
         self._segment, self._descriptor, self._end, self._older_bytes = 0, -1, 0, 0
+        # Whether the newest segment is another store's, too.
+        self._shared = False
         self._open_newest()
 
     @property
     def unsynced(self) -> bool:
         """Whether a power loss now could lose blocks."""
-        return self._puts != self._synced_puts
+        return self._put_bytes != self._synced_bytes
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes that a power loss now could lose."""
+        return self._put_bytes - self._synced_bytes
+
+    @property
+    def failure(self) -> str:
+        """Why nothing more is taken; empty while all is well."""
+        return self._failure
 
     @property
     def stored_bytes(self) -> int:
@@ -121,13 +140,14 @@ class BlockStore:
         with self._lock:
             self._refuse_if_failed()
             size_bytes = len(head) + len(data)
-            if self._descriptor < 0 or (len(_HEAD) < self._end and self._end + size_bytes > self._segment_bytes_max):
+            full = len(_HEAD) < self._end and self._end + size_bytes > self._segment_bytes_max
+            if self._descriptor < 0 or self._shared or full:
                 self._begin_segment()
             # A write that fails leaves the end where it was: the next one goes over what it left.
-            write_at(self._descriptor, [head, data], self._end, self._path(self._segment))
+            write_at(self._descriptor, [head, data], self._end, self._path(self._segment), self._storage)
             ref = BlockRef(block, partial_tokens, self._segment, self._end + len(head), len(data), crc32c)
             self._end += size_bytes
-            self._puts += 1
+            self._put_bytes += size_bytes
         return ref
 
     def read(self, ref: BlockRef) -> bytes:
@@ -137,20 +157,26 @@ class BlockStore:
             CorruptBlock: They are gone, or shorter, or have another checksum.
             StorageFailed: The disk refused.
         """
-        path = self._path(ref.segment)
-        place = f"at offset {ref.offset} of {path}"
+        return _read_block(self._path(ref.segment), ref, self._storage)
+
+    def restore(self, ref: BlockRef) -> bool:
+        """Whether a block that an earlier process put, and may not have synced, is there; it is durable after `sync`.
+
+        Raises:
+            StorageFailed: The disk refused.
+        """
         try:
-            with disk_call(f"read block {ref.block}", path), path.open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), ref.size_bytes, ref.offset)
-        except StorageFailed as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise CorruptBlock(f"expected block {ref.block}, got no segment, {place}") from error
-            raise
-        if len(data) != ref.size_bytes:
-            raise CorruptBlock(f"expected {ref.size_bytes} bytes of block {ref.block}, got {len(data)}, {place}")
-        if (computed := google_crc32c.value(data)) != ref.crc32c:
-            raise CorruptBlock(f"expected CRC32C {ref.crc32c:08x} of block {ref.block}, got {computed:08x}, {place}")
-        return data
+            data = self.read(ref)
+        except CorruptBlock:
+            return False
+        path = self._path(ref.segment)
+        # After a failed fsync the system may hold bytes that it takes for stored: writing them again makes it store
+        # them with the next one. Older segments were durable before the next one was begun.
+        with self._lock:
+            if ref.segment == self._segment:
+                write_at(self._descriptor, [data], ref.offset, path, self._storage)
+                self._put_bytes += len(data)
+        return True
 
     def sync(self) -> None:
         """Waits until every block put before the call survives power loss.
@@ -160,18 +186,18 @@ class BlockStore:
         """
         with self._lock:
             self._refuse_if_failed()
-            if self._puts == self._synced_puts:
+            if self._put_bytes == self._synced_bytes:
                 return
             # A descriptor of its own: a put that begins the next segment closes the store's.
-            puts, path = self._puts, self._path(self._segment)
+            put_bytes, path = self._put_bytes, self._path(self._segment)
             with disk_call("fsync", path):
-                descriptor = os.dup(self._descriptor)
+                descriptor = self._storage.duplicate(self._descriptor)
         try:
             self._sync(descriptor, path)
         finally:
-            os.close(descriptor)
+            self._storage.close(descriptor)
         with self._lock:
-            self._synced_puts = max(self._synced_puts, puts)
+            self._synced_bytes = max(self._synced_bytes, put_bytes)
 
     def close(self) -> None:
         """Syncs, unless the store failed, and closes the newest segment. A second call does nothing.
@@ -185,11 +211,11 @@ class BlockStore:
         finally:
             self._failure = self._failure or f"closed, at {self._folder}"
             if self._descriptor >= 0:
-                os.close(self._descriptor)
+                self._storage.close(self._descriptor)
                 self._descriptor = -1
 
     def _path(self, segment: int) -> Path:
-        return self._folder / f"blocks-{segment:06d}.seg"
+        return self._folder / _name_of(segment)
 
     def _refuse_if_failed(self) -> None:
         if self._failure:
@@ -197,15 +223,13 @@ class BlockStore:
 
     def _sync(self, descriptor: int, path: Path) -> None:
         try:
-            sync_file(descriptor, path)
+            sync_file(descriptor, path, self._storage)
         except StorageFailed as error:
             self._failure = str(error)
             raise
 
     def _open_newest(self) -> None:
-        with disk_call("list segments", self._folder):
-            found = ((_NAME.fullmatch(path.name), path.stat().st_size) for path in self._folder.iterdir())
-            sizes = {int(name[1]): size_bytes for name, size_bytes in found if name}
+        sizes = _segment_sizes(self._folder, self._storage)
         if not sizes:
             return
         self._segment = max(sizes)
@@ -213,29 +237,93 @@ class BlockStore:
         self._older_bytes = sum(sizes.values())
         path = self._path(self._segment)
         with disk_call("open a segment", path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = self._storage.open(path, os.O_RDWR)
         try:
             with disk_call("read a segment", path):
-                head = os.pread(descriptor, len(_HEAD), 0)
-            if head != _HEAD[: len(head)]:
-                raise CorruptBlock(f"expected a segment that begins {_HEAD.hex()}, got {head.hex()}, at {path}")
-            sync_file(descriptor, path)
+                head = self._storage.read(descriptor, len(_HEAD), 0)
+                self._shared = self._storage.links(descriptor) > 1
+            begun = len(head) == len(_HEAD) and any(head)
+            if begun:
+                _check_head(head, path)
+            sync_file(descriptor, path, self._storage)
         except BaseException:
-            os.close(descriptor)
+            self._storage.close(descriptor)
             raise
         self._descriptor = descriptor
-        if len(head) < len(_HEAD):
-            # Its maker died before the head was written, and so before anything else was.
+        if not begun:
+            # Its maker died, or power was lost, before the head was durable, and so before anything else was put.
             self._begin_segment()
 
     def _begin_segment(self) -> None:
         if self._descriptor >= 0:
             self._sync(self._descriptor, self._path(self._segment))
-            self._synced_puts = self._puts
-            os.close(self._descriptor)
+            self._synced_bytes = self._put_bytes
+            self._storage.close(self._descriptor)
             self._descriptor = -1
-        descriptor = create_file(self._path(self._segment + 1), _HEAD)
+        descriptor = create_file(self._path(self._segment + 1), _HEAD, self._storage)
         self._segment += 1
+        self._shared = False
         self._older_bytes += self._end
         self._end = len(_HEAD)
         self._descriptor = descriptor
+
+
+def share_segments(source: Path, folder: Path, segments: Collection[int], storage: Storage = SYSTEM) -> None:
+    """Gives segments of one store to another that is not open and has none; it begins one of its own behind them.
+
+    No byte is copied: the files get a name in the other folder, too (hard links). That is enough, since a block's bytes
+    never change; and the file system counts the names, so that bytes go when the last store that has them is removed.
+
+    Args:
+        segments: Numbers; what is needed of them is durable.
+
+    Durability: the names survive power loss.
+
+    Raises:
+        StorageFailed: The disk refused, or does not take hard links.
+    """
+    for number in segments:
+        name = _name_of(number)
+        with disk_call(f"share {source / name}", folder / name):
+            storage.link(source / name, folder / name)
+    sync_folder(folder, storage)
+
+
+def _read_block(path: Path, ref: BlockRef, storage: Storage) -> bytes:
+    place = f"at offset {ref.offset} of {path}"
+    try:
+        with disk_call(f"read block {ref.block}", path), opened(path, os.O_RDONLY, storage) as descriptor:
+            data = storage.read(descriptor, ref.size_bytes, ref.offset)
+    except StorageFailed as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise CorruptBlock(f"expected block {ref.block}, got no segment, {place}") from error
+        raise
+    if len(data) != ref.size_bytes:
+        raise CorruptBlock(f"expected {ref.size_bytes} bytes of block {ref.block}, got {len(data)}, {place}")
+    if (computed := google_crc32c.value(data)) != ref.crc32c:
+        raise CorruptBlock(f"expected CRC32C {ref.crc32c:08x} of block {ref.block}, got {computed:08x}, {place}")
+    return data
+
+
+def _segment_sizes(folder: Path, storage: Storage) -> dict[int, int]:
+    """Bytes of each segment."""
+    with disk_call("list segments", folder):
+        found = [_NAME.fullmatch(name) for name in storage.names(folder)]
+        sizes = {}
+        for number in (int(name[1]) for name in found if name):
+            with opened(folder / _name_of(number), os.O_RDONLY, storage) as descriptor:
+                sizes[number] = storage.size(descriptor)
+    return sizes
+
+
+def _name_of(segment: int) -> str:
+    return f"blocks-{segment:06d}.seg"
+
+
+def _check_head(head: bytes, path: Path) -> None:
+    """Raises CorruptBlock or FormatVersion for the beginning of anything but a segment of this version."""
+    if head[: len(_MAGIC)] != _MAGIC[: len(head)]:
+        raise CorruptBlock(f"expected a segment that begins {_HEAD.hex()}, got {head.hex()}, at {path}")
+    if head != _HEAD[: len(head)]:
+        version = int.from_bytes(head[len(_MAGIC) :], "little")
+        raise FormatVersion(f"expected a segment of format version {_VERSION}, got {version}, at {path}")

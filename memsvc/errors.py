@@ -10,17 +10,25 @@
     |   |-- AttachmentNotFound
     |   |-- BlockNotFound
     |   |-- BookmarkNotFound
-    |   `-- RecallNotFound
+    |   |-- RecallNotFound
+    |   `-- SnapshotNotFound
     |-- SessionExists
+    |   `-- SnapshotExists
     |-- WrongState                  the request is fine, the session or worker is not ready for it
     |   |-- FingerprintMismatch
     |   |-- SessionHasWriter
+    |   |-- SessionHasForks
+    |   |-- SessionHasSnapshots
     |   |-- WorkerNotAttached
     |   |-- TailIncomplete
     |   |-- ArenaNotAccepted
+    |   |-- FormatVersion
     |   `-- ProtocolVersion
     |-- StaleEpoch                  another writer took over: read again, then retry
+    |-- Unauthenticated             no credential, or one that does not hold
+    |-- PermissionDenied            the credential does not allow the call
     |-- LimitExceeded               one past a limit
+    |   `-- QuotaExceeded           one past what its tenant may have: retry later
     |-- DeadlineExceeded
     |-- ManifestUnavailable         retry the call
     |-- DataLoss                    what was stored does not come back as it was written
@@ -42,14 +50,16 @@ class MemsvcError(Exception):
     Args:
         message: One line, "expected ..., got ...", with the place.
         reason: Replaces the class's own reason, for a class that has several.
+        retry_s: After how many seconds it is worth trying again; None: nothing is known of that.
     """
 
     reason: str
     default_reason: ClassVar[str] = "INTERNAL"
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, retry_s: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason or self.default_reason
+        self.retry_s = retry_s
 
 
 class InvalidRequest(MemsvcError):
@@ -112,10 +122,22 @@ class RecallNotFound(NotFound):
     default_reason = "RECALL_NOT_FOUND"
 
 
+class SnapshotNotFound(NotFound):
+    """No snapshot of that name in the session."""
+
+    default_reason = "SNAPSHOT_NOT_FOUND"
+
+
 class SessionExists(MemsvcError):
     """The name is taken by a session with another spec; reason FINGERPRINT_MISMATCH where the fingerprints differ."""
 
     default_reason = "SESSION_EXISTS"
+
+
+class SnapshotExists(SessionExists):
+    """The session has a snapshot of that name, at another cut."""
+
+    default_reason = "SNAPSHOT_EXISTS"
 
 
 class WrongState(MemsvcError):
@@ -136,6 +158,18 @@ class SessionHasWriter(WrongState):
     default_reason = "SESSION_HAS_WRITER"
 
 
+class SessionHasForks(WrongState):
+    """Other sessions share what is to be deleted; the message names them."""
+
+    default_reason = "SESSION_HAS_FORKS"
+
+
+class SessionHasSnapshots(WrongState):
+    """Somebody wanted to keep what is to be deleted; the message names the snapshots."""
+
+    default_reason = "SESSION_HAS_SNAPSHOTS"
+
+
 class WorkerNotAttached(WrongState):
     """The worker's Attach stream is not up."""
 
@@ -154,6 +188,12 @@ class ArenaNotAccepted(WrongState):
     default_reason = "ARENA_NOT_ACCEPTED"
 
 
+class FormatVersion(WrongState):
+    """What is stored was written by another version of the server; it is left as it is."""
+
+    default_reason = "FORMAT_VERSION"
+
+
 class ProtocolVersion(WrongState):
     """The worker speaks another version of the protocol."""
 
@@ -166,10 +206,28 @@ class StaleEpoch(MemsvcError):
     default_reason = "STALE_EPOCH"
 
 
+class Unauthenticated(MemsvcError):
+    """Whose call it is is not known; reason CREDENTIAL_MISSING, _INVALID or _EXPIRED, or _CHANGED during a stream."""
+
+    default_reason = "CREDENTIAL_INVALID"
+
+
+class PermissionDenied(MemsvcError):
+    """The credential holds, but lacks the scope; reason METHOD_NOT_LISTED where no credential would do."""
+
+    default_reason = "SCOPE_MISSING"
+
+
 class LimitExceeded(MemsvcError):
     """One past a limit, a setting or a constant; the message says what was expected and, if it is known, what came."""
 
     default_reason = "LIMIT_EXCEEDED"
+
+
+class QuotaExceeded(LimitExceeded):
+    """One past what a tenant may have; reason RATE_EXCEEDED where it is too much a second."""
+
+    default_reason = "QUOTA_EXCEEDED"
 
 
 class DeadlineExceeded(MemsvcError):

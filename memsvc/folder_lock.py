@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from memsvc.errors import StorageFailed, WrongState
+from memsvc.storage import SYSTEM, Storage
 
 
 class FolderLock:
@@ -21,22 +22,23 @@ class FolderLock:
         StorageFailed: The folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, storage: Storage = SYSTEM) -> None:
+        self._storage = storage
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            storage.make_folder(folder)
+            self._descriptor = storage.open(folder / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise StorageFailed(f"data folder: expected one to write to, got {folder}: {error.strerror}") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._descriptor)
+            holder = storage.read(self._descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            storage.close(self._descriptor)
             message = f"data folder: expected one without a node, got {folder}, held by process {holder}"
             raise WrongState(message, reason="DATA_FOLDER_LOCKED") from error
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        storage.truncate(self._descriptor, 0)
+        storage.write(self._descriptor, [f"{os.getpid()}\n".encode()], 0)
 
     def close(self) -> None:
         """Let go of the folder."""
-        os.close(self._descriptor)
+        self._storage.close(self._descriptor)

@@ -16,8 +16,11 @@
     21          body                msgpack map
     length - 4  CRC32C              u32, of all before it, continued from that of the log's bytes 0 to 27
 
+Bytes 0 to 31 are the same in every version, so that each can tell another one from damage.
+
 A bad record at or past `synced bytes` is what a crash leaves of writes that nobody was promised: the log is cut there.
-A bad one before it was durable and is damaged now: nothing is cut, the log is refused.
+A bad one before it was durable and is damaged now: nothing is cut, the log is refused. Where `synced bytes` itself is
+damaged, as by a write that the disk took a part of, all of the file counts as durable.
 
 Invariants:
     What `open` returns is what was appended, from the first record on, without holes.
@@ -30,7 +33,7 @@ Concurrency: one append at a time; `sync` may overlap it.
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +43,9 @@ from uuid import UUID
 import google_crc32c
 import msgpack
 
-from memsvc.disk import create_file, disk_call, sync_file, sync_folder, write_at
-from memsvc.errors import CorruptLog, LimitExceeded, StorageFailed
+from memsvc.disk import create_file, disk_call, make_folder, opened, reading, sync_file, sync_folder, write_at
+from memsvc.errors import CorruptLog, FormatVersion, LimitExceeded, StorageFailed
+from memsvc.storage import SYSTEM, Storage
 
 FILE_NAME = "log"
 # Bytes of one record at most.
@@ -59,7 +63,6 @@ _RECORD_HEAD = struct.Struct("<IBQQ")
 _RECORD_BYTES_MIN = _RECORD_HEAD.size + 1 + _CRC.size
 # Where the fields of the head lie that tell a session's log from anything else.
 _MAGIC_BYTES, _VERSION_BYTES, _SESSION_BYTES = slice(0, 8), slice(8, 12), slice(12, 28)
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,17 @@ class LogRecord:
     body: Mapping[str, Any]
 
 
+# Of records past the durable ones, in order: how many of them are backed by what they name.
+Holding = Callable[[Sequence[LogRecord]], int]
+
+
 class SessionLog:
     """The log of one session, open for appending; made by `create` or `open`."""
 
-    def __init__(self, path: Path, descriptor: int, identity: bytes, size_bytes: int, sequence: int) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, identity: bytes, size_bytes: int, sequence: int, storage: Storage = SYSTEM
+    ) -> None:
+        self._storage = storage
         self._path = path
         self._descriptor = descriptor
         self._identity = identity
@@ -92,7 +102,7 @@ class SessionLog:
         self._sync_lock = threading.Lock()
 
     @classmethod
-    def create(cls, folder: Path, session_id: str) -> "SessionLog":
+    def create(cls, folder: Path, session_id: str, storage: Storage = SYSTEM) -> "SessionLog":
         """Makes an empty log, and its folder if that is not there.
 
         Args:
@@ -103,40 +113,52 @@ class SessionLog:
         Raises:
             StorageFailed: There is a log already, or the disk refused.
         """
-        with disk_call("make a folder", folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        make_folder(folder, storage)
+        sync_folder(folder.parent, storage)
         identity, path = _identity_of(session_id), folder / FILE_NAME
-        descriptor = create_file(path, identity + _synced_field(identity, _RECORDS_OFFSET))
-        return cls(path, descriptor, identity, _RECORDS_OFFSET, 0)
+        descriptor = create_file(path, identity + _synced_field(identity, _RECORDS_OFFSET), storage)
+        return cls(path, descriptor, identity, _RECORDS_OFFSET, 0, storage)
 
     @classmethod
-    def open(cls, folder: Path, session_id: str) -> "tuple[SessionLog, list[LogRecord]]":
+    def open(
+        cls, folder: Path, session_id: str, storage: Storage = SYSTEM, holding: "Holding | None" = None
+    ) -> "tuple[SessionLog, list[LogRecord]]":
         """Reads the log of a session, cuts off what a crash left at its end, and goes on after it.
+
+        Args:
+            holding: Told the whole records that may not have been durable; how many of them count. All if None.
 
         Durability: what is returned survives power loss.
 
         Raises:
-            CorruptLog: A record that was durable is damaged or gone, or this is no log of this session and format.
+            CorruptLog: A record that was durable is damaged or gone, or this is no log of this session.
+            FormatVersion: It is of another version; nothing was changed.
             StorageFailed: The disk refused.
         """
         identity, path = _identity_of(session_id), folder / FILE_NAME
         try:
-            with disk_call("read a log", path), path.open("rb", buffering=_READ_BYTES) as file:
-                synced_bytes = _read_head(file, identity, path)
-                records, end = _read_records(file, identity, synced_bytes, path)
+            with disk_call("read a log", path), opened(path, os.O_RDONLY, storage) as descriptor:
+                size_bytes = storage.size(descriptor)
+            with disk_call("read a log", path), reading(path, storage) as file:
+                synced_bytes = _read_head(file, size_bytes, identity, path)
+                records, ends = _read_records(file, size_bytes, identity, synced_bytes, path)
         except StorageFailed as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise CorruptLog(f"expected the log of session {session_id}, got no file, at {path}") from error
             raise
+        if holding is not None:
+            doubtful = sum(end > synced_bytes for end in ends)
+            kept = len(ends) - doubtful + holding(records[len(ends) - doubtful :])
+            del records[kept:], ends[kept:]
+        end = ends[-1] if ends else _RECORDS_OFFSET
         with disk_call("open a log", path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        log = cls(path, descriptor, identity, end, len(records))
+            descriptor = storage.open(path, os.O_RDWR)
+        log = cls(path, descriptor, identity, end, len(records), storage)
         log._synced_bytes = synced_bytes
         try:
             log._settle_end()
         except BaseException:
-            os.close(descriptor)
+            storage.close(descriptor)
             raise
         return log, records
 
@@ -144,6 +166,21 @@ class SessionLog:
     def unsynced(self) -> bool:
         """Whether a power loss now could lose records."""
         return self._size_bytes != self._synced_bytes
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes that a power loss now could lose."""
+        return self._size_bytes - self._synced_bytes
+
+    @property
+    def failure(self) -> str:
+        """Why nothing more is taken; empty while all is well."""
+        return self._failure
+
+    @property
+    def sequence(self) -> int:
+        """Of the newest record; as many as there are."""
+        return self._sequence
 
     @property
     def size_bytes(self) -> int:
@@ -174,7 +211,7 @@ class SessionLog:
         head = _RECORD_HEAD.pack(length, kind, sequence, epoch)
         crc = google_crc32c.extend(google_crc32c.extend(self._seed, head), packed)
         with self._failing_for_good():
-            write_at(self._descriptor, [head, packed, _CRC.pack(crc)], self._size_bytes, self._path)
+            write_at(self._descriptor, [head, packed, _CRC.pack(crc)], self._size_bytes, self._path, self._storage)
         self._size_bytes += length
         self._sequence = sequence
         return sequence
@@ -190,7 +227,7 @@ class SessionLog:
             size_bytes = self._size_bytes
             if size_bytes != self._synced_bytes:
                 with self._failing_for_good():
-                    sync_file(self._descriptor, self._path)
+                    sync_file(self._descriptor, self._path, self._storage)
                     self._mark_synced(size_bytes)
 
     def close(self) -> None:
@@ -205,25 +242,27 @@ class SessionLog:
             if not self._failure:
                 self.sync()
         finally:
-            os.close(self._descriptor)
+            self._storage.close(self._descriptor)
             self._descriptor = -1
             self._failure = self._failure or f"closed, at {self._path}"
 
     def _settle_end(self) -> None:
         """Cuts the file to the records that were read, and makes those that may not be durable so."""
+        storage = self._storage
         with disk_call("cut a log", self._path):
-            if os.fstat(self._descriptor).st_size != self._size_bytes:
-                os.ftruncate(self._descriptor, self._size_bytes)
+            if storage.size(self._descriptor) != self._size_bytes:
+                storage.truncate(self._descriptor, self._size_bytes)
             # After a failed fsync the system may hold bytes that it takes for stored: writing them again makes it store
             # them with the next one.
-            doubtful = os.pread(self._descriptor, self._size_bytes - self._synced_bytes, self._synced_bytes)
-        write_at(self._descriptor, [doubtful], self._synced_bytes, self._path)
-        sync_file(self._descriptor, self._path)
+            doubtful = storage.read(self._descriptor, self._size_bytes - self._synced_bytes, self._synced_bytes)
+        write_at(self._descriptor, [doubtful], self._synced_bytes, self._path, storage)
+        sync_file(self._descriptor, self._path, storage)
         self._mark_synced(self._size_bytes)
 
     def _mark_synced(self, size_bytes: int) -> None:
         """Notes that the file is durable up to here. The note itself need not be: an older one promises less."""
-        write_at(self._descriptor, [_synced_field(self._identity, size_bytes)], _SYNCED_OFFSET, self._path)
+        field = _synced_field(self._identity, size_bytes)
+        write_at(self._descriptor, [field], _SYNCED_OFFSET, self._path, self._storage)
         self._synced_bytes = size_bytes
 
     def _refuse_if_failed(self) -> None:
@@ -237,6 +276,29 @@ class SessionLog:
         except StorageFailed as error:
             self._failure = str(error)
             raise
+
+
+def read_log(folder: Path, session_id: str, count: int, storage: Storage = SYSTEM) -> list[LogRecord]:
+    """The first `count` records of a session's log, which may be open and appended to; nothing is changed.
+
+    Durability: what is returned may be lost, unless it was synced.
+
+    Raises:
+        CorruptLog: There are not so many, or this is no log of this session.
+        FormatVersion: It is of another version.
+        StorageFailed: The disk refused.
+    """
+    identity, path = _identity_of(session_id), folder / FILE_NAME
+    seed, end = _seed_of(identity), _RECORDS_OFFSET
+    records: list[LogRecord] = []
+    with disk_call("read a log", path), reading(path, storage) as file:
+        _read_identity(file, identity, path)
+        while len(records) < count:
+            if (piece := _read_record(file, seed, RECORD_BYTES_MAX)) is None:
+                raise CorruptLog(f"expected {count} records, got {len(records)}, at offset {end} of {path}")
+            records.append(_parse(piece, len(records) + 1, f"at offset {end} of {path}"))
+            end += len(piece)
+    return records
 
 
 def _identity_of(session_id: str) -> bytes:
@@ -255,36 +317,55 @@ def _synced_field(identity: bytes, size_bytes: int) -> bytes:
     return field + _CRC.pack(google_crc32c.extend(_seed_of(identity), field))
 
 
-def _read_head(file: BinaryIO, identity: bytes, path: Path) -> int:
-    """Checks what comes before the records; returns how many bytes of the file were durable."""
+def _read_head(file: BinaryIO, size_bytes: int, identity: bytes, path: Path) -> int:
+    """Checks what comes before the records; returns how many bytes of the file were durable, all if that is damaged."""
+    found = _read_identity(file, identity, path)
+    if len(found) < _RECORDS_OFFSET or found[: len(identity)] != identity:
+        raise CorruptLog(f"expected a head of {_RECORDS_OFFSET} bytes with its checksums, got {found.hex()}, at {path}")
+    synced_bytes = int.from_bytes(found[_SYNCED_OFFSET : _SYNCED_OFFSET + _SYNCED.size], "little")
+    return synced_bytes if found == identity + _synced_field(identity, synced_bytes) else size_bytes
+
+
+def _read_identity(file: BinaryIO, identity: bytes, path: Path) -> bytes:
+    """What comes before the records, of which all is checked but how many bytes of the file were durable."""
     found = file.read(_RECORDS_OFFSET)
+    _require_version(found, identity, path)
     for name, field in (("magic", _MAGIC_BYTES), ("format version", _VERSION_BYTES), ("session id", _SESSION_BYTES)):
         if found[field] != identity[field]:
             raise CorruptLog(
                 f"expected {name} {identity[field].hex()}, got {found[field].hex() or 'nothing'}, at {path}"
             )
-    size_bytes = int.from_bytes(found[_SYNCED_OFFSET : _SYNCED_OFFSET + _SYNCED.size], "little")
-    if found != identity + _synced_field(identity, size_bytes):
-        raise CorruptLog(f"expected a head of {_RECORDS_OFFSET} bytes with its checksums, got {found.hex()}, at {path}")
-    return size_bytes
+    return found
 
 
-def _read_records(file: BinaryIO, identity: bytes, synced_bytes: int, path: Path) -> tuple[list[LogRecord], int]:
-    """The records up to the first bad one, and where they end. Raises CorruptLog if that bad one was durable."""
+def _require_version(found: bytes, identity: bytes, path: Path) -> None:
+    """Raises FormatVersion for a whole head of another version; one that is damaged is none."""
+    head, crc = found[: _IDENTITY.size], found[_IDENTITY.size : len(identity)]
+    whole = found[_MAGIC_BYTES] == _MAGIC and crc == _CRC.pack(google_crc32c.value(head))
+    version = int.from_bytes(found[_VERSION_BYTES], "little")
+    if whole and version != _VERSION:
+        raise FormatVersion(f"expected a log of format version {_VERSION}, got {version}, at {path}")
+
+
+def _read_records(
+    file: BinaryIO, size_bytes: int, identity: bytes, synced_bytes: int, path: Path
+) -> tuple[list[LogRecord], list[int]]:
+    """The records up to the first bad one, and where each ends. Raises CorruptLog if that bad one was durable."""
     seed = _seed_of(identity)
-    size_bytes = os.fstat(file.fileno()).st_size
     records: list[LogRecord] = []
+    ends: list[int] = []
     end = _RECORDS_OFFSET
     while (piece := _read_record(file, seed, size_bytes - end)) is not None:
         record = _parse(piece, len(records) + 1, f"at offset {end} of {path}")
         records.append(record)
         end += len(piece)
+        ends.append(end)
     if end < synced_bytes:
         raise CorruptLog(
             f"expected record {len(records) + 1} whole, durable up to byte {synced_bytes}, "
             f"got {'the end of the file' if end == size_bytes else 'damage'}, at offset {end} of {path}"
         )
-    return records, end
+    return records, ends
 
 
 def _read_record(file: BinaryIO, seed: int, available: int) -> bytes | None:

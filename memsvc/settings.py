@@ -7,11 +7,13 @@ Invariants:
 Must not know: gRPC, argparse, the environment.
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memsvc.errors import InvalidRequest
+from memsvc.manifest import check_manifest
 
 MIB = 1024 * 1024
 
@@ -43,6 +45,17 @@ def check_address(name: str, address: str) -> None:
         return
     parts = _HOST_PORT.fullmatch(address)
     _require(parts is not None and int(parts[1]) < 65536, name, "unix:///PATH or HOST:PORT", address)
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches an address: a Unix socket, or a loopback."""
+    if address.startswith("unix://"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -136,13 +149,80 @@ class ThreadSettings:
 
 
 @dataclass(frozen=True)
+class ObserveSettings:
+    """How the server shows how it is.
+
+    Args:
+        http: HOST:PORT of /metrics, /livez and /readyz, which ask for no credential; port 0 is a free one. None: off.
+        health_interval_ms: Between two looks at what the node needs: manifest, writes.
+    """
+
+    http: str | None = None
+    health_interval_ms: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.http is not None:
+            _require(not self.http.startswith("unix:"), "http", "HOST:PORT", self.http)
+            check_address("http", self.http)
+        _within(self, "health_interval_ms", 10, 600_000)
+
+
+@dataclass(frozen=True)
+class AccessSettings:
+    """Who may call. Without a token file everybody who reaches the server may do everything, and there are no tenants.
+
+    Args:
+        token_file: Credentials by tenant (format: `memsvc.auth.credentials`); read again when it changes.
+        cert, key: The server's certificate chain and key, PEM: calls come by TLS.
+        client_ca: Clients must have a certificate of this authority, PEM; the token file says whose it is.
+        insecure: Take an address that other machines reach without a token file, or without TLS.
+        reflection: Tell whoever may inspect which services there are.
+    """
+
+    token_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+    insecure: bool = False
+    reflection: bool = False
+
+    def __post_init__(self) -> None:
+        for name, other in (("cert", "key"), ("key", "cert"), ("client_ca", "cert"), ("client_ca", "token_file")):
+            missing = getattr(self, name) is not None and getattr(self, other) is None
+            _require(not missing, name, f"{other} beside it", None)
+
+
+@dataclass(frozen=True)
+class UpkeepSettings:
+    """How the server looks after what is stored.
+
+    Args:
+        interval_s: Between two rounds over all sessions.
+        scrub_bytes_per_s: Blocks are read again, and compared with their checksums, at most so fast; 0: never.
+        keep_session_bytes: Bytes of blocks of one session, past which the oldest leave; 0: all stay.
+        keep_block_s: Age past which blocks leave; 0: all stay.
+    """
+
+    interval_s: int = 600
+    scrub_bytes_per_s: int = 4 * MIB
+    keep_session_bytes: int = 0
+    keep_block_s: int = 0
+
+    def __post_init__(self) -> None:
+        _within(self, "interval_s", 1, 86_400)
+        _within(self, "scrub_bytes_per_s", 0, 1024 * MIB)
+        _within(self, "keep_session_bytes", 0, 2**62)
+        _within(self, "keep_block_s", 0, 2**40)
+
+
+@dataclass(frozen=True)
 class ServerSettings:
     """All of the above, and where the server lives.
 
     Args:
         data: Folder of this node's sessions; made if it is not there.
         listen: `unix:///PATH` or `HOST:PORT`; port 0 takes a free one.
-        manifest: `sqlite`, a file in the data folder.
+        manifest: `sqlite`, a file in the data folder; `redis://HOST:PORT/DB`, shared with other nodes, beside it.
     """
 
     data: Path
@@ -151,7 +231,13 @@ class ServerSettings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     timing: TimingSettings = field(default_factory=TimingSettings)
     threads: ThreadSettings = field(default_factory=ThreadSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
+    observe: ObserveSettings = field(default_factory=ObserveSettings)
+    upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
 
     def __post_init__(self) -> None:
         check_address("listen", self.listen)
-        _require(self.manifest == "sqlite", "manifest", "'sqlite'", self.manifest)
+        closed = self.access.token_file is not None and self.access.cert is not None
+        expected = "a Unix socket or a loopback address, or token_file, cert and key, or insecure"
+        _require(is_local(self.listen) or closed or self.access.insecure, "listen", expected, self.listen)
+        check_manifest(self.manifest)

@@ -10,6 +10,7 @@ import numpy as np
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.manifest import SqliteManifest
 from memsvc.session import PendingRecall, Session, SessionLimits, Sessions
+from memsvc.storage import MACHINE, Machine
 from protos import codec
 from protos.memsvc.v1 import memory_pb2, session_pb2, types_pb2
 
@@ -123,11 +124,11 @@ def block_bytes(block: int, salt: int = 0) -> bytes:
 class Node:
     """The sessions of one data folder; `crash` leaves it as a kill would."""
 
-    def __init__(self, data: Path, limits: SessionLimits = LIMITS) -> None:
+    def __init__(self, data: Path, limits: SessionLimits = LIMITS, machine: Machine = MACHINE) -> None:
         data.mkdir(exist_ok=True)
         self.data = data
         self.manifest = SqliteManifest(data / "manifest.sqlite")
-        self.sessions = Sessions(data, self.manifest, limits)
+        self.sessions = Sessions(data, self.manifest, limits, machine)
 
     def crash(self) -> "Node":
         """Another node over the same folder; this one's files stay open and are never closed or synced."""
@@ -142,20 +143,31 @@ class Node:
         """Makes a session."""
         self.sessions.create(name, spec or session_spec())
 
-    def request(self, attachment: str, view: bool = False, resume_epoch: int = 0) -> session_pb2.OpenSessionRequest:
+    def request(
+        self, attachment: str, view: bool = False, resume_epoch: int = 0, session: str = "book", snapshot: str = ""
+    ) -> session_pb2.OpenSessionRequest:
         """A request of worker w-ATTACHMENT to open the session."""
         return session_pb2.OpenSessionRequest(
-            session="book",
+            session=session,
+            snapshot=snapshot,
             mode=session_pb2.OPEN_MODE_VIEW if view else session_pb2.OPEN_MODE_WRITER,
-            fingerprint=self.sessions.get("book").spec.fingerprint,
+            fingerprint=self.sessions.get(session).spec.fingerprint,
             worker=f"w-{attachment}",
             attachment=attachment,
             resume_epoch=resume_epoch,
         )
 
-    def open(self, attachment: str = "one", view: bool = False, resume_epoch: int = 0) -> "Reader":
+    def open(
+        self,
+        attachment: str = "one",
+        view: bool = False,
+        resume_epoch: int = 0,
+        session: str = "book",
+        snapshot: str = "",
+    ) -> "Reader":
         """An attachment, ready to send."""
-        return Reader(self, self.sessions.open(self.request(attachment, view, resume_epoch)), attachment)
+        request = self.request(attachment, view, resume_epoch, session, snapshot)
+        return Reader(self, self.sessions.open(request), attachment)
 
 
 class Reader:

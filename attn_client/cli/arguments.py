@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 from attn_client.errors import InvalidSettings
 from attn_client.settings import FINDERS, LINK_SEARCHES, METRICS, POLICIES, Implementation, Settings
 
+# Flags about the connection to a memory server that is named.
+ACCESS_FLAGS = ("token_file", "ca", "cert", "key")
+
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line on standard error, exit code 2."""
@@ -46,6 +49,10 @@ def _common(command: argparse.ArgumentParser) -> None:
         "--dtype", default="bfloat16", metavar="NAME", help="bfloat16, or float32: faster on a CPU without AMX"
     )
     command.add_argument("--memory", metavar="ADDR", help="memory server; without it a private one is started")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token for --memory")
+    command.add_argument("--ca", type=Path, metavar="PEM", help="authority of the server's certificate; calls use TLS")
+    command.add_argument("--cert", type=Path, metavar="PEM", help="certificate to call with, beside --key and --ca")
+    command.add_argument("--key", type=Path, metavar="PEM", help="its key")
     command.add_argument("--data", type=Path, metavar="DIR", help="folder of the private server; temporary without it")
     command.add_argument("--chat", action="store_true", help="wrap text and question in the model's chat template")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -90,6 +97,9 @@ def check_memory_flags(arguments: argparse.Namespace) -> None:
     """Refuse flags about a memory that contradict each other. Raises InvalidSettings."""
     if arguments.no_memory and (arguments.memory or arguments.session or arguments.data or arguments.append):
         raise InvalidSettings("expected --no-memory alone, got it with --memory, --session, --data or --append")
+    for name in ACCESS_FLAGS:
+        if getattr(arguments, name) is not None and arguments.memory is None:
+            raise InvalidSettings(f"--{name.replace('_', '-')}: expected --memory ADDR beside it, got none")
     if arguments.session is not None and arguments.memory is None and arguments.data is None:
         raise InvalidSettings("--session: expected --memory ADDR or --data DIR to keep it in, got neither")
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from attn_client.cli.arguments import check_memory_flags, settings_of
+from attn_client.cli.connecting import memory_of
 from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
-from attn_client.hf.attach import NO_MEMORY, Attached, attach
+from attn_client.hf.attach import Attached, attach
 from attn_client.hf.load import dtype_of, load_model
 from attn_client.reader import Reader
 from attn_client.text import PromptForm, read_text
@@ -24,8 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     model, tokenizer = load_model(arguments.model, dtype)
     form = PromptForm.chat(tokenizer) if arguments.chat else PromptForm()
     ids = form.text_ids(tokenizer, text)
-    memory = NO_MEMORY if arguments.no_memory else arguments.memory
     with (
+        memory_of(arguments) as memory,
         attach(model, memory, settings, tokenizer=tokenizer, data=arguments.data) as attached,
         _reader(attached, arguments) as reader,
     ):

@@ -19,12 +19,17 @@ NOTES_MAX = 32
 
 @dataclass(frozen=True)
 class Opening:
-    """What an attachment was opened with, so that it can be opened again."""
+    """What an attachment was opened with, so that it can be opened again.
+
+    Args:
+        snapshot: What a view looks at; the newest tail if it is empty.
+    """
 
     session: str
     mode: session_pb2.OpenMode.ValueType
     fingerprint: types_pb2.Fingerprint
     attachment: str
+    snapshot: str = ""
 
     @property
     def read_only(self) -> bool:

@@ -10,7 +10,9 @@ from typing import TypeVar
 import grpc
 
 from attn_client.errors import InvalidSettings, MemoryUnavailable
+from attn_client.memory.access import channel_to
 from attn_client.memory.attachment import Opening
+from attn_client.memory.settings import ClientSettings
 from attn_client.memory.statuses import failure_of
 from protos.memsvc.v1 import block_pb2_grpc, graph_pb2_grpc, memory_pb2_grpc, session_pb2, session_pb2_grpc
 
@@ -30,18 +32,21 @@ class Calls:
 
     Args:
         address: `unix:///path` or `host:port`.
-        timeout_s: Deadline of a call that names none.
+        settings: Of them, the deadline of a call that names none, and how to be let in.
+
+    Raises:
+        InvalidSettings: The address, or a file of the settings.
     """
 
-    def __init__(self, address: str, timeout_s: float, reconnect_max_s: float) -> None:
+    def __init__(self, address: str, settings: ClientSettings) -> None:
         if not address or any(character.isspace() for character in address):
             raise InvalidSettings(f"address: expected unix:///path or host:port, got {address!r}")
         self.address = address
-        self.timeout_s = timeout_s
+        self.timeout_s = settings.call_timeout_s
         self._closed = False
         self._parting: set[object] = set()
-        options = _options(reconnect_max_s)
-        self._channels = [grpc.insecure_channel(address, options) for _ in range(2)]
+        options = _options(settings.reconnect_max_s)
+        self._channels = [channel_to(address, settings, options) for _ in range(2)]
         self.memory = memory_pb2_grpc.MemoryServiceStub(self._channels[0])
         self.sessions = session_pb2_grpc.SessionServiceStub(self._channels[0])
         self.graph = graph_pb2_grpc.GraphServiceStub(self._channels[0])
@@ -86,6 +91,7 @@ class Calls:
             worker=worker,
             attachment=opening.attachment,
             resume_epoch=resume_epoch,
+            snapshot=opening.snapshot,
         )
         return self.call(self.sessions.OpenSession, request, f"open session {opening.session!r}")
 

@@ -52,7 +52,7 @@ class MemoryClient:
         self._worker = uuid.uuid4().hex
         self._opening = threading.Lock()
         self._sessions: list[MemorySession] = []
-        self._calls = Calls(address, settings.call_timeout_s, settings.reconnect_max_s)
+        self._calls = Calls(address, settings)
         with ExitStack() as undo:
             undo.callback(self._calls.close)
             arena = _arena(settings.arena_bytes)
@@ -108,7 +108,11 @@ class MemoryClient:
                 return sessions
 
     def delete_session(self, name: str) -> None:
-        """Delete a session and its files. Raises MemoryRefused (SESSION_NOT_FOUND, SESSION_HAS_WRITER)."""
+        """Delete a session and its files.
+
+        Raises:
+            MemoryRefused: SESSION_NOT_FOUND, SESSION_HAS_WRITER, SESSION_HAS_FORKS, SESSION_HAS_SNAPSHOTS.
+        """
         request = session_pb2.DeleteSessionRequest(name=name)
         self._calls.call(self._calls.sessions.DeleteSession, request, f"delete session {name!r}")
 
@@ -150,9 +154,13 @@ class MemoryClient:
         """
         return self._open(name, session_pb2.OPEN_MODE_WRITER, fingerprint)
 
-    def open_view(self, name: str, fingerprint: types_pb2.Fingerprint) -> MemorySession:
-        """Read on from a session's newest tail without changing the session. Raises MemoryRefused as above."""
-        return self._open(name, session_pb2.OPEN_MODE_VIEW, fingerprint)
+    def open_view(self, name: str, fingerprint: types_pb2.Fingerprint, snapshot: str = "") -> MemorySession:
+        """Read on from a session's newest tail, or from a snapshot, without changing the session.
+
+        Raises:
+            MemoryRefused: As above, or there is no such snapshot (SNAPSHOT_NOT_FOUND).
+        """
+        return self._open(name, session_pb2.OPEN_MODE_VIEW, fingerprint, snapshot)
 
     def close(self) -> None:
         """Close the sessions and the connection. Twice is fine.
@@ -165,9 +173,13 @@ class MemoryClient:
                 session.close()
 
     def _open(
-        self, name: str, mode: session_pb2.OpenMode.ValueType, fingerprint: types_pb2.Fingerprint
+        self,
+        name: str,
+        mode: session_pb2.OpenMode.ValueType,
+        fingerprint: types_pb2.Fingerprint,
+        snapshot: str = "",
     ) -> MemorySession:
-        opening = Opening(name, mode, fingerprint, uuid.uuid4().hex)
+        opening = Opening(name, mode, fingerprint, uuid.uuid4().hex, snapshot)
         self._await_up()
         with self._opening:
             opened = self._calls.open(opening, self._worker, 0)

@@ -1,6 +1,7 @@
 """Settings of the connection to a memory server; checked when the record is made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from attn_client.errors import InvalidSettings
 
@@ -21,6 +22,9 @@ class ClientSettings:
         outbox_bytes_max: Steps and blocks that are not acknowledged yet, over all sessions.
         arena_bytes: Shared memory for blocks, half for each direction; 0: blocks always travel in messages.
         reconnect_first_s, reconnect_max_s: Pause before the first and the later attempts to connect again; doubles.
+        token_file: File that holds the bearer token to call with; None: calls name no tenant.
+        ca: Authority of the server's certificate, PEM: calls go by TLS; None: without.
+        cert, key: Certificate to call with, and its key, PEM.
     """
 
     connect_timeout_s: float = 5.0
@@ -30,6 +34,10 @@ class ClientSettings:
     arena_bytes: int = 64 << 20
     reconnect_first_s: float = 0.05
     reconnect_max_s: float = 2.0
+    token_file: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("connect_timeout_s", "call_timeout_s", "stall_timeout_s", "reconnect_first_s", "reconnect_max_s"):
@@ -38,3 +46,6 @@ class ClientSettings:
         _require(self.outbox_bytes_max >= 1 << 16, "outbox_bytes_max", "65536 or more", self.outbox_bytes_max)
         whole = self.arena_bytes == 0 or 1 << 16 <= self.arena_bytes <= 1 << 40
         _require(whole, "arena_bytes", "0, or 65536 to 2**40", self.arena_bytes)
+        for name, other in (("cert", "key"), ("key", "cert"), ("cert", "ca")):
+            missing = getattr(self, name) is not None and getattr(self, other) is None
+            _require(not missing, name, f"client.{other} beside it", None)

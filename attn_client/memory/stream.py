@@ -7,7 +7,7 @@
 One thread receives and reconnects; gRPC's own thread draws requests from `_requests` and so is the sender.
 
 Invariants: steps go out only on a connection whose attachments are resumed; a refusal ends its attachment and no
-other; only another protocol version ends the client.
+other; only another protocol version, or credentials that never were let in, end the client.
 """
 
 import threading
@@ -27,8 +27,12 @@ from protos.memsvc.v1 import memory_pb2
 
 PROTOCOL_VERSION = 1
 
-# Refusals to resume that say nothing about the session: the stream that the server knows is not (yet) this one.
-_NOT_YET = frozenset({"WORKER_NOT_ATTACHED", "WORKER_REPLACED"})
+# Refusals to resume that say nothing about the session: the stream that the server knows is not (yet) this one, or too
+# many calls came at once.
+_NOT_YET = frozenset({"WORKER_NOT_ATTACHED", "WORKER_REPLACED", "RATE_EXCEEDED"})
+
+# Credentials that never let us in will not by trying again; those that did may be replaced while we try.
+_NO_ENTRY = frozenset({"CREDENTIAL_MISSING", "CREDENTIAL_INVALID", "CREDENTIAL_EXPIRED", "SCOPE_MISSING"})
 
 
 class AttachStream:
@@ -73,21 +77,29 @@ class AttachStream:
         pause_s = self._settings.reconnect_first_s
         while not self._link.closing:
             generation = self._link.generation
+            failure: MemoryFailure | None = None
             try:
                 self._connect()
             except grpc.RpcError as error:
-                self.last_error = failure_of(error, "attach", self._calls.address)
+                failure = failure_of(error, "attach", self._calls.address)
             except MemoryFailure as error:
-                self.last_error = error
+                failure = error
+            self.last_error = failure or self.last_error
             came_up = self._link.generation > generation
             pause_s = self._settings.reconnect_first_s if came_up else min(2 * pause_s, self._settings.reconnect_max_s)
             with self._link.changed:
                 self._connection.ended = True
                 self._link.went_down()
-                if isinstance(self.last_error, MemoryProtocol):
-                    self._link.fail(self.last_error)
+                if failure is not None and self._is_final(failure):
+                    self._link.fail(failure)
                     return
-                self._link.changed.wait_for(lambda: self._link.closing, pause_s)
+                least_s = failure.retry_s if isinstance(failure, MemoryRefused) else 0.0
+                self._link.changed.wait_for(lambda: self._link.closing, max(pause_s, least_s))
+
+    def _is_final(self, failure: MemoryFailure) -> bool:
+        """Whether trying again is of no use."""
+        kept_out = isinstance(failure, MemoryRefused) and failure.reason in _NO_ENTRY
+        return isinstance(failure, MemoryProtocol) or (kept_out and not self._link.generation)
 
     def _connect(self) -> None:
         connection = Connection()

@@ -153,7 +153,8 @@ class BlockTransfer:
                     if isinstance(failure, MemoryRefused):
                         attachment.note(f"blocks were sent again: {failure}")
                 link.changed.notify_all()
-                link.changed.wait_for(lambda: link.closing, self._settings.reconnect_first_s)
+                least_s = failure.retry_s if isinstance(failure, MemoryRefused) else 0.0
+                link.changed.wait_for(lambda: link.closing, max(self._settings.reconnect_first_s, least_s))
 
     def _requests(self, connection: Connection, generation: int) -> Iterator[block_pb2.PutBlocksRequest]:
         try:

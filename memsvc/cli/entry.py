@@ -4,14 +4,23 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
 import memsvc
+from memsvc.cli.bearer import add_token, print_new
+from memsvc.cli.change import add_changes
+from memsvc.cli.dial import add_dialling
+from memsvc.cli.doctor import add_doctor, run_doctor
 from memsvc.cli.read import ReadFailed, show
 from memsvc.cli.run import run_server
+from memsvc.cli.upkeep import add_forget, run_forget
+from memsvc.cli.verify import EXIT_UNKNOWN, add_repair, add_verify, run_repair, run_verify
+from memsvc.clock import SystemClock
 from memsvc.errors import InvalidRequest, MemsvcError
-from memsvc.settings import ServerSettings, check_address
+from memsvc.lines import FORMATS, LEVELS
+from memsvc.settings import AccessSettings, ObserveSettings, ServerSettings, UpkeepSettings, check_address
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -33,13 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         settings = _settings(options) if options.command == "serve" else None
-        if settings is None:
+        if getattr(options, "memory", None) is not None:
             check_address("--memory", options.memory)
     except (_UsageError, InvalidRequest) as error:
         return _failed(error, EXIT_USAGE)
+    code = 0
     try:
         if settings is not None:
-            run_server(settings, exit_with_stdin=options.exit_with_stdin)
+            run_server(
+                settings,
+                exit_with_stdin=options.exit_with_stdin,
+                log_level=options.log_level,
+                log_format=options.log_format,
+            )
+        elif options.command == "token":
+            print_new(options, SystemClock())
+        elif options.command == "doctor":
+            code = run_doctor(options)
+        elif options.command == "forget":
+            run_forget(options)
+        elif options.command == "verify":
+            code = run_verify(options)
+        elif options.command == "repair":
+            code = run_repair(options)
         else:
             show(options)
         sys.stdout.flush()
@@ -48,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except (MemsvcError, ReadFailed) as error:
-        return _failed(error, EXIT_FAILED)
-    return 0
+        return _failed(error, EXIT_UNKNOWN if options.command in ("verify", "repair") else EXIT_FAILED)
+    return code
 
 
 def _failed(error: Exception, code: int) -> int:
@@ -59,7 +84,10 @@ def _failed(error: Exception, code: int) -> int:
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
-    return ServerSettings(data=options.data, listen=options.listen, manifest=options.manifest)
+    access = AccessSettings(**{one.name: getattr(options, one.name) for one in fields(AccessSettings)})
+    observe = ObserveSettings(http=options.http)
+    upkeep = UpkeepSettings(**{one.name: getattr(options, one.name) for one in fields(UpkeepSettings)})
+    return ServerSettings(options.data, options.listen, options.manifest, access=access, observe=observe, upkeep=upkeep)
 
 
 def _number(text: str) -> int:
@@ -73,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"memsvc {memsvc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_serve(commands.add_parser("serve", help="run a memory server until SIGTERM"))
+    add_token(commands.add_parser("token", help="make a bearer token for a tenant"))
+    add_verify(commands.add_parser("verify", help="read everything that is stored, and name what is damaged"))
+    add_repair(commands.add_parser("repair", help="make a data folder whole again from what its logs and blocks say"))
+    forget = commands.add_parser("forget", help="let the bytes of a session's old blocks go")
+    add_dialling(forget)
+    add_forget(forget)
+    add_doctor(commands.add_parser("doctor", help="check a data folder and its machine, or a server"))
     for name, text in (
         ("sessions", "list the sessions, or show one"),
         ("bookmarks", "list a session's bookmarks in order of position"),
@@ -80,10 +115,11 @@ def _parser() -> argparse.ArgumentParser:
         ("explain", "say why a recall chose its blocks"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--memory", required=True, metavar="ADDRESS", help="unix:///PATH or HOST:PORT")
+        add_dialling(command)
         command.add_argument("--json", action="store_true", help="one JSON object instead of a table")
         command.add_argument("--session", required=name != "sessions", metavar="NAME")
         _add_reading(name, command)
+    add_changes(commands)
     return parser
 
 
@@ -91,8 +127,29 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of sessions; made if absent")
     command.add_argument("--listen", required=True, metavar="ADDRESS", help="unix:///PATH or HOST:PORT")
     # A field's class attribute is its default: it stands in one place.
-    command.add_argument("--manifest", default=ServerSettings.manifest, metavar="KIND", help="sqlite (the default)")
+    manifests = "sqlite (the default), or redis://HOST:PORT/DB"
+    command.add_argument("--manifest", default=ServerSettings.manifest, metavar="KIND", help=manifests)
     command.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input ends")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="credentials; without it everybody may call")
+    command.add_argument("--cert", type=Path, metavar="PEM", help="certificate chain; calls come by TLS")
+    command.add_argument("--key", type=Path, metavar="PEM", help="its key")
+    command.add_argument("--client-ca", type=Path, metavar="PEM", help="authority that clients' certificates are of")
+    command.add_argument(
+        "--insecure", action="store_true", help="listen for other machines without --token-file, or without TLS"
+    )
+    upkeep = UpkeepSettings
+    for flag, field, text in (
+        ("--upkeep-interval", "interval_s", "seconds between two rounds over what is stored"),
+        ("--scrub", "scrub_bytes_per_s", "bytes of blocks a second that are read again and checked; 0: none"),
+        ("--keep-bytes", "keep_session_bytes", "bytes of a session's blocks, past which the oldest leave; 0: all stay"),
+        ("--keep-age", "keep_block_s", "seconds after which blocks leave; 0: all stay"),
+    ):
+        default = getattr(upkeep, field)
+        command.add_argument(flag, dest=field, type=_number, default=default, metavar="N", help=f"{text} ({default})")
+    command.add_argument("--reflection", action="store_true", help="tell which services there are")
+    command.add_argument("--http", metavar="HOST:PORT", help="serve /metrics, /livez and /readyz there")
+    command.add_argument("--log-level", choices=LEVELS, default="warning", help="least that is logged (warning)")
+    command.add_argument("--log-format", choices=FORMATS, default="auto", help="auto: human on a terminal, else json")
 
 
 def _add_reading(name: str, command: argparse.ArgumentParser) -> None:

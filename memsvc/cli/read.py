@@ -1,4 +1,6 @@
-"""`memsvc sessions`, `bookmarks`, `graph` and `explain`: one call or a few to a server, shown as a table or as JSON."""
+"""Commands that make one call or a few to a server, and show the answer as a table or as JSON: `memsvc sessions`,
+`bookmarks`, `graph` and `explain`, and those of `memsvc.cli.change`.
+"""
 
 import argparse
 import json
@@ -8,7 +10,8 @@ from typing import Any
 import grpc
 
 from memsvc.cli import shape
-from memsvc.settings import MESSAGE_BYTES_HIGHEST
+from memsvc.cli.change import CHANGES
+from memsvc.cli.dial import dial
 from protos.memsvc.v1 import graph_pb2, graph_pb2_grpc, session_pb2, session_pb2_grpc
 
 TIMEOUT_S = 30.0
@@ -22,18 +25,18 @@ class ReadFailed(Exception):
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print what a reading command asks for. Raises ReadFailed."""
+    """Print what the server answers to a command. Raises ReadFailed, InvalidRequest."""
     read, table = _COMMANDS[options.command]
-    limits = [("grpc.max_receive_message_length", MESSAGE_BYTES_HIGHEST)]
-    with grpc.insecure_channel(options.memory, options=limits) as channel:
+    with dial(options) as channel:
         try:
             record = read(channel, options)
         except grpc.RpcError as error:
-            raise ReadFailed(_explained(error, options.memory)) from error
+            raise ReadFailed(explained(error, options.memory)) from error
     print(json.dumps(record) if options.json else table(record))
 
 
-def _explained(error: grpc.RpcError, address: str) -> str:
+def explained(error: grpc.RpcError, address: str) -> str:
+    """An error of a call to this address, in one line."""
     code = error.code()
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED):
         return f"expected a memory server at {address}, got {code.name}: {error.details()}"
@@ -86,4 +89,5 @@ _COMMANDS: dict[str, tuple[Callable[[grpc.Channel, argparse.Namespace], Record],
     "bookmarks": (_bookmarks, shape.bookmarks_table),
     "graph": (_graph, shape.bookmarks_table),
     "explain": (_explain, shape.explanation_table),
+    **CHANGES,
 }

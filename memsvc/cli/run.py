@@ -6,21 +6,26 @@ import os
 import sys
 import threading
 
+from memsvc.lines import start_lines
 from memsvc.server import serve
 from memsvc.settings import ServerSettings
 
 _READ_BYTES = 4096
 
 
-def run_server(settings: ServerSettings, *, exit_with_stdin: bool) -> None:
+def run_server(settings: ServerSettings, *, exit_with_stdin: bool, log_level: str, log_format: str) -> None:
     """Run a server until a signal, or until standard input ends if that is wanted.
 
-    Prints one line on standard output once calls are answered: `memsvc: listening on ADDRESS`.
+    Prints one line on standard output once calls are answered: `memsvc: listening on ADDRESS`; and after it, where HTTP
+    pages are served, `memsvc: http on HOST:PORT`. What it logs goes to standard error.
+
+    Args:
+        log_level, log_format: As `memsvc.lines.start_lines` takes them.
 
     Raises:
         MemsvcError: The server did not start.
     """
-    logging.basicConfig(level=logging.WARNING, format="memsvc: %(levelname)s %(name)s: %(message)s")
+    start_lines(log_level, log_format, sys.stderr)
     asyncio.run(_serve(settings, exit_with_stdin))
 
 
@@ -34,8 +39,10 @@ async def _serve(settings: ServerSettings, exit_with_stdin: bool) -> None:
     await serve(settings, _announce, stopping)
 
 
-def _announce(address: str) -> None:
-    print(f"memsvc: listening on {address}", flush=True)
+def _announce(address: str, http_address: str) -> None:
+    http = f"\nmemsvc: http on {http_address}" if http_address else ""
+    # In one write: whoever waits for the first line may close the pipe after it.
+    print(f"memsvc: listening on {address}{http}", flush=True)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

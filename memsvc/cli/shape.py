@@ -6,16 +6,19 @@ Must not know: gRPC.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from memsvc.geometry import BLOCK_TOKENS
-from protos.memsvc.v1 import graph_pb2, memory_pb2, types_pb2
+from protos.memsvc.v1 import graph_pb2, memory_pb2, session_pb2, types_pb2
 
 Record = dict[str, Any]
 
 _SESSION_FIELDS = (
-    "name tokens tail_position bookmarks chains links blocks stored_bytes epoch writer created_unix_ms finder_status"
+    "name tokens tail_position bookmarks chains links blocks stored_bytes epoch writer created_unix_ms finder_status "
+    "id parent_id fork_position snapshots"
 )
+_SNAPSHOT_FIELDS = "name position bookmarks created_unix_ms"
 _VOTE_FIELDS = "position bookmark stream similarity cut contribution"
 _LINK_FIELDS = "source target weight worth"
 _SEARCH_FIELDS = "position checkpoints_across compared_across last_stage similarity"
@@ -27,6 +30,11 @@ def session(info: types_pb2.SessionInfo) -> Record:
     record["token_gaps"] = _ranges(info.token_gaps)
     record["block_gaps"] = _ranges(info.block_gaps)
     return record
+
+
+def snapshot(one: session_pb2.Snapshot) -> Record:
+    """A snapshot's record."""
+    return {name: getattr(one, name) for name in _SNAPSHOT_FIELDS.split()}
 
 
 def bookmark(one: graph_pb2.Bookmark) -> Record:
@@ -71,6 +79,13 @@ def sessions_table(record: Record) -> str:
     )
 
 
+def snapshots_table(record: Record) -> str:
+    """One line a snapshot."""
+    heads = ("SNAPSHOT", "POSITION", "BOOKMARKS", "CREATED")
+    rows = ((one["name"], one["position"], one["bookmarks"], _time(one)) for one in record["snapshots"])
+    return table(heads, rows)
+
+
 def bookmarks_table(record: Record) -> str:
     """One line a bookmark, its links as parent:weight."""
     heads = ("BOOKMARK", "POSITION", "BLOCK", "CHAIN", "SIGNAL", "FORCED", "LINKS")
@@ -110,6 +125,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
+
+
+def _time(one: Record) -> str:
+    return datetime.fromtimestamp(one["created_unix_ms"] / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _ranges(ranges: Iterable[types_pb2.Range]) -> list[list[int]]:

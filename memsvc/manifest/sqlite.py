@@ -90,10 +90,36 @@ class SqliteManifest:
             raise SessionNotFound(f"expected the name of a session, got {name!r}")
         return int(rows[0][0])
 
+    def raise_epoch(self, name: str, epoch: int) -> None:
+        """Makes a session's epoch this one, if it is lower. Raises SessionNotFound."""
+        if not self._run("UPDATE sessions SET epoch = max(epoch, ?) WHERE name = ? RETURNING epoch", (epoch, name)):
+            raise SessionNotFound(f"expected the name of a session, got {name!r}")
+
+    def require_held(self, name: str, epoch: int) -> None:
+        """Passes everybody: the folder's lock keeps other nodes away, the session's own epoch earlier writers."""
+
+    def check(self) -> None:
+        """Passes if the file can be read."""
+        self._run("SELECT 1 FROM sessions LIMIT 1", ())
+
+    def announce(self, address: str) -> None:
+        """Does nothing: no other node looks here."""
+
+    def rename(self, name: str, to: str) -> None:
+        """Gives a session another name; id, spec, time and epoch stay. Raises SessionNotFound, SessionExists."""
+        # One statement: it changes nothing where the other name is taken, which the second one then tells apart.
+        free = "NOT EXISTS (SELECT * FROM sessions WHERE name = ?1)"
+        if not self._run(f"UPDATE sessions SET name = ?1 WHERE name = ?2 AND {free} RETURNING name", (to, name)):
+            if self.get(name) is None:
+                raise SessionNotFound(f"expected the name of a session, got {name!r}")
+            raise SessionExists(f"expected a name that is free, got {to!r}")
+
     def delete(self, name: str) -> None:
-        """Removes a session. Raises SessionNotFound if there is none of that name."""
+        """Removes a session, and every trace of it. Raises SessionNotFound if there is none of that name."""
         if not self._run("DELETE FROM sessions WHERE name = ? RETURNING name", (name,)):
             raise SessionNotFound(f"expected the name of a session, got {name!r}")
+        # What was written ahead holds rows as they were.
+        self._run("PRAGMA wal_checkpoint(TRUNCATE)", ())
 
     def close(self) -> None:
         """Closes the file. A second call does nothing."""
@@ -113,6 +139,8 @@ class SqliteManifest:
             )
         run("PRAGMA journal_mode = WAL").fetchall()
         run("PRAGMA synchronous = FULL")
+        # What is deleted or renamed is overwritten: no byte of it stays in a page.
+        run("PRAGMA secure_delete = ON").fetchall()
 
     def _run(self, statement: str, values: tuple[str | int | bytes, ...]) -> _Rows:
         """All rows of one statement; it is committed once its last row is read."""
@@ -124,5 +152,5 @@ class SqliteManifest:
     def _errors_translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ManifestUnavailable(f"expected a manifest that answers, got {error}, at {self._path}") from error

@@ -10,9 +10,11 @@ from typing import Any
 
 import grpc
 
+from memsvc.auth.names import tenant_of
 from memsvc.errors import AttachmentNotFound, InvalidRequest, LimitExceeded, StaleEpoch
 from memsvc.rpc.errors import known
 from memsvc.rpc.node import Node
+from memsvc.rpc.observing import note_refusal
 from memsvc.rpc.pieces import BlockPieces
 from memsvc.session import Attachment
 from protos.memsvc.v1 import block_pb2, block_pb2_grpc
@@ -56,6 +58,7 @@ class BlockService(block_pb2_grpc.BlockServiceServicer):
             data, crc32c, partial_tokens = await run(attachment.session.read_block, attachment, block)
             if arena is not None:
                 await run(arena.write, slots[at], data)
+            self._node.metrics.bytes_fetched("grpc" if arena is None else "arena", len(data))
             for first in (0,) if arena is not None else range(0, len(data), CHUNK_BYTES):
                 chunk = b"" if arena is not None else data[first : first + CHUNK_BYTES]
                 yield block_pb2.GetBlocksResponse(
@@ -69,7 +72,7 @@ class BlockService(block_pb2_grpc.BlockServiceServicer):
             attachment = await run(self._node.sessions.attachment, piece.attachment)
         except AttachmentNotFound as error:
             # How long its blocks are is unknown: pieces are let by as long as they are of the same block.
-            return _answer(piece, error) if pieces.answer(piece) or piece.HasField("slot") else None
+            return self._refusal(piece, error) if pieces.answer(piece) or piece.HasField("slot") else None
         data: bytes | None = None
         if piece.HasField("slot"):
             pieces.require_none_open()
@@ -80,9 +83,16 @@ class BlockService(block_pb2_grpc.BlockServiceServicer):
         try:
             await run(self._store, attachment, piece, data)
         except Exception as error:
-            return _answer(piece, error)
+            return self._refusal(piece, error)
         self._node.progress.changed(attachment.session.name)
-        return _answer(piece, None)
+        return _answer(piece)
+
+    def _refusal(self, piece: block_pb2.PutBlocksRequest, error: Exception) -> block_pb2.PutBlocksResponse:
+        told = known(error, "PutBlocks")
+        note_refusal(self._node, told, piece.attachment, method="BlockService/PutBlocks", epoch=piece.epoch)
+        response = _answer(piece)
+        response.reason, response.message = told.reason, str(told)
+        return response
 
     def _store(self, attachment: Attachment, piece: block_pb2.PutBlocksRequest, data: bytes | None) -> None:
         if piece.epoch != attachment.epoch:
@@ -92,16 +102,14 @@ class BlockService(block_pb2_grpc.BlockServiceServicer):
         expected = attachment.session.spec.fingerprint.block_bytes
         if len(data) != expected:
             raise InvalidRequest(f"block {piece.block}: expected {expected} bytes, got {len(data)}")
+        self._node.quotas.admit_bytes(tenant_of(attachment.worker), expected)
         attachment.session.put_block(
             attachment, piece.block, piece.partial_tokens, data, piece.crc32c, piece.durability
         )
+        self._node.metrics.bytes_put("arena" if piece.HasField("slot") else "grpc", len(data))
 
 
-def _answer(piece: block_pb2.PutBlocksRequest, error: Exception | None) -> block_pb2.PutBlocksResponse:
-    response = block_pb2.PutBlocksResponse(
+def _answer(piece: block_pb2.PutBlocksRequest) -> block_pb2.PutBlocksResponse:
+    return block_pb2.PutBlocksResponse(
         attachment=piece.attachment, block=piece.block, partial_tokens=piece.partial_tokens
     )
-    if error is not None:
-        told = known(error, "PutBlocks")
-        response.reason, response.message = told.reason, str(told)
-    return response

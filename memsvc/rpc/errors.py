@@ -2,15 +2,18 @@
 
 Invariants:
     Every class of the tree has a code, its own or the nearest ancestor's; the root alone is INTERNAL by default.
-    A status carries exactly one ErrorInfo: the error's reason, domain "memsvc".
+    A status carries exactly one ErrorInfo: the error's reason, domain "memsvc"; and a RetryInfo where the error knows
+        when trying again is worth it.
     An exception from outside the tree tells the caller a log id and nothing else.
 """
 
 import logging
+import math
 import uuid
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from memsvc import errors
@@ -35,6 +38,8 @@ STATUS_CODES: dict[type[errors.MemsvcError], grpc.StatusCode] = {
     errors.SessionExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleEpoch: grpc.StatusCode.ABORTED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.LimitExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ManifestUnavailable: grpc.StatusCode.UNAVAILABLE,
@@ -64,6 +69,12 @@ def known(error: Exception, where: str) -> errors.MemsvcError:
 
 def status_of(error: errors.MemsvcError) -> status_pb2.Status:
     """google.rpc.Status of an error."""
-    detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=[detail])
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if error.retry_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(math.ceil(error.retry_s * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = [any_pb2.Any() for _ in details]
+    for one, detail in zip(packed, details, strict=True):
+        one.Pack(detail)
+    return status_pb2.Status(code=code_of(error).value[0], message=str(error), details=packed)

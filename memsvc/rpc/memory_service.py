@@ -10,12 +10,14 @@ Invariants:
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 import memsvc
+from memsvc.auth.names import tenant_of
 from memsvc.errors import (
     AttachmentNotFound,
     DeadlineExceeded,
@@ -24,15 +26,18 @@ from memsvc.errors import (
     MessageTooLarge,
     ProtocolVersion,
 )
+from memsvc.metrics.base import RecallOutcome
 from memsvc.rpc.arena import Arena
 from memsvc.rpc.errors import known
 from memsvc.rpc.node import Node
+from memsvc.rpc.observing import apply_noted, note_refusal
 from memsvc.rpc.workers import Worker
 from memsvc.session import PendingRecall, Session
 from memsvc.session.spec import check_id
 from protos.memsvc.v1 import memory_pb2, memory_pb2_grpc
 
 PROTOCOL_VERSION = 1
+_METHOD = "MemoryService/Attach"
 
 Requests = AsyncIterator[memory_pb2.AttachRequest]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -120,6 +125,7 @@ class AttachStream:
 
     async def _fault(self, step: memory_pb2.Step, error: Exception) -> None:
         told = known(error, "Attach")
+        note_refusal(self._node, told, step.attachment, method=_METHOD, epoch=step.epoch, seq=step.seq)
         fault = memory_pb2.Fault(attachment=step.attachment, seq=step.seq, reason=told.reason, message=str(told))
         await self._send(fault=fault)
 
@@ -135,6 +141,9 @@ class AttachStream:
                 await self._step(step, recalls)
 
     async def _step(self, step: memory_pb2.Step, recalls: asyncio.TaskGroup) -> None:
+        # Held back to its tenant's rate; too far past it, the stream ends, and what is not acknowledged comes again.
+        if wait_s := self._node.quotas.pace(tenant_of(self._worker.name), step.count):
+            await asyncio.sleep(wait_s)
         try:
             session, ack, pending = await self._node.threads.steps.run(self._apply, step)
         except Exception as error:
@@ -147,6 +156,7 @@ class AttachStream:
         if self._recalls_waiting == self._node.limits.recalls_waiting_max:
             message = f"recalls waiting: expected at most {self._recalls_waiting}, got one more"
             await self._fault(step, LimitExceeded(message))
+            self._node.metrics.recall_ended("refused", 0.0)
             return
         self._recalls_waiting += 1
         recalls.create_task(self._recall(step, session, pending))
@@ -156,25 +166,33 @@ class AttachStream:
         if attachment.worker != self._worker.name:
             expected = f"one of worker {self._worker.name!r}"
             raise AttachmentNotFound(f"attachment {step.attachment}: expected {expected}, got another worker's")
-        ack, pending = attachment.session.apply(attachment, step)
+        if not attachment.is_view:
+            self._node.quotas.admit_bytes(tenant_of(self._worker.name), step.ByteSize())
+        ack, pending = apply_noted(self._node.metrics, attachment, step)
         return attachment.session, ack, pending
 
     async def _recall(self, step: memory_pb2.Step, session: Session, pending: PendingRecall) -> None:
         """Send the recall once the blocks that it waits for are there, or a Fault."""
+        outcome: RecallOutcome = "abandoned"
+        started_s = time.perf_counter()
         try:
             # The loop's clock is time.monotonic(), as the deadline's is.
             async with asyncio.timeout_at(pending.deadline_s):
                 recall = await self._awaited(session, pending)
         except TimeoutError:
+            outcome = "late"
             expected = f"blocks before {step.recall.blocks_through} put or declared as gaps"
             message = f"recall: expected {expected} within {step.recall.deadline_ms} ms, got fewer"
             await self._fault(step, DeadlineExceeded(message))
         except Exception as error:
+            outcome = "failed"
             await self._fault(step, error)
         else:
+            outcome = "answered"
             await self._send(recall=recall)
         finally:
             self._recalls_waiting -= 1
+            self._node.metrics.recall_ended(outcome, time.perf_counter() - started_s)
 
     async def _awaited(self, session: Session, pending: PendingRecall) -> memory_pb2.Recall:
         while True:

@@ -1,4 +1,4 @@
-"""SessionService: making, opening and ending sessions."""
+"""SessionService: making, naming, opening and ending sessions."""
 
 import asyncio
 from collections import Counter
@@ -56,6 +56,43 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         """Delete a session."""
         await self._run(self._node.sessions.delete, request.name)
         return session_pb2.DeleteSessionResponse()
+
+    async def ForkSession(
+        self, request: session_pb2.ForkSessionRequest, context: Context
+    ) -> session_pb2.ForkSessionResponse:
+        """Make a session of what another one has up to a cut, or find the same fork."""
+        self._node.workers.refuse_when_draining()
+        fork = self._node.sessions.fork
+        session, created = await self._run(fork, request.parent, request.snapshot, request.name)
+        return session_pb2.ForkSessionResponse(session=session, created=created)
+
+    async def RenameSession(
+        self, request: session_pb2.RenameSessionRequest, context: Context
+    ) -> session_pb2.RenameSessionResponse:
+        """Give a session another name."""
+        info = await self._run(self._node.sessions.rename, request.name, request.new_name)
+        return session_pb2.RenameSessionResponse(session=info)
+
+    async def CreateSnapshot(
+        self, request: session_pb2.CreateSnapshotRequest, context: Context
+    ) -> session_pb2.CreateSnapshotResponse:
+        """Name the newest tail."""
+        snapshot, created = await self._run(self._node.sessions.create_snapshot, request.session, request.name)
+        return session_pb2.CreateSnapshotResponse(snapshot=snapshot, created=created)
+
+    async def ListSnapshots(
+        self, request: session_pb2.ListSnapshotsRequest, context: Context
+    ) -> session_pb2.ListSnapshotsResponse:
+        """All snapshots of a session."""
+        snapshots = await self._run(lambda: self._node.sessions.get(request.session).list_snapshots())
+        return session_pb2.ListSnapshotsResponse(snapshots=snapshots)
+
+    async def DeleteSnapshot(
+        self, request: session_pb2.DeleteSnapshotRequest, context: Context
+    ) -> session_pb2.DeleteSnapshotResponse:
+        """Let go of a snapshot."""
+        await self._run(self._node.sessions.drop_snapshot, request.session, request.name)
+        return session_pb2.DeleteSnapshotResponse()
 
     async def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: Context

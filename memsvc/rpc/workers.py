@@ -56,6 +56,10 @@ class Workers:
         self._leaving: set[asyncio.Task[None]] = set()
         self._draining = False
 
+    def __len__(self) -> int:
+        """Streams that are up."""
+        return len(self._workers)
+
     def refuse_when_draining(self) -> None:
         """Raises ServerDraining once the server is about to stop."""
         if self._draining:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from memsvc.blocks import BlockRef
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.session.state import SessionState, append_to_trail
+from memsvc.session.state import Cut, SessionState, append_to_trail
 from memsvc.session.steps import TokenStep
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ class View:
     """A cut of a session, and the tokens that one reader read after it.
 
     Args:
-        state: Its newest cut is taken.
+        cut: Of the state, its newest or an earlier one.
     """
 
-    def __init__(self, state: SessionState) -> None:
+    def __init__(self, state: SessionState, cut: Cut) -> None:
         self.state = state
-        self.cut = state.cut
+        self.cut = cut
         self.trail = self.cut.trail.copy()
         self.position = self.cut.position
 

@@ -1,7 +1,8 @@
 """Which blocks of a session are stored, and where; which were dropped.
 
 Invariants:
-    A whole block's reference never changes once added. A partial block gives way to a longer one or the whole.
+    A whole block's reference never changes once added, until the block is forgotten. A partial block gives way to a
+    longer one or the whole.
     A block that is stored is no gap.
 Must not know: bytes.
 """
@@ -19,7 +20,7 @@ class BlockTable:
     """References by block.
 
     Attributes:
-        gaps: Blocks that were dropped.
+        gaps: Blocks that were dropped or forgotten.
 
     Concurrency: one caller at a time, but what `whole` returns stays constant.
     """
@@ -77,6 +78,18 @@ class BlockTable:
             self.gaps.add(at, stored.start)
             at = stored.stop
         self.gaps.add(at, end)
+
+    def refs(self) -> list[BlockRef]:
+        """All references, in order of block."""
+        return [ref for _, ref in sorted({**self._partial, **self._whole}.items())]
+
+    def forget(self, first: int, end: int) -> None:
+        """Drops the blocks `first` to `end`, exclusive: they are gaps from now on."""
+        self._whole = {block: ref for block, ref in self._whole.items() if not first <= block < end}
+        self._partial = {block: ref for block, ref in self._partial.items() if not first <= block < end}
+        order = self._order.view()
+        self._order = _column(order[(order < first) | (order >= end)])
+        self.gaps.add(first, end)
 
     def cut(self, position: int) -> None:
         """Forgets what holds tokens at `position` or later."""

@@ -8,7 +8,7 @@ Must not know: what a step, a read or an opening does.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from memsvc.errors import AttachmentNotFound, SessionNotFound, StaleEpoch, StorageFailed
@@ -16,15 +16,21 @@ from memsvc.manifest import SessionEntry
 from memsvc.session.attachment import Attachment, View
 from memsvc.session.files import SessionFiles
 from memsvc.session.limits import SessionLimits
+from memsvc.session.lineage import Lineage
 from memsvc.session.recalls import RememberedRecalls
 from memsvc.session.state import SessionState
 from protos.memsvc.v1 import types_pb2
 
+# Of a session's name and an epoch: raises StaleEpoch or ManifestUnavailable where this node may not write in it.
+RequireHeld = Callable[[str, int], None]
+
 
 class SessionCore:
-    """One session's parts. All attributes but the locks, `files`, `spec`, `entry` and `limits` change under `lock`.
+    """One session's parts. All attributes but the locks, `files`, `spec` and `limits` change under `lock`.
 
     Attributes:
+        entry: As the manifest has it, but for the epoch.
+        lineage: Name, origin and snapshots.
         epoch: Of the newest writer.
         writer: The newest writer unless it closed; it may be lost.
         views: By attachment id.
@@ -32,8 +38,17 @@ class SessionCore:
         ended: Closed or deleted: nothing is served any more.
     """
 
-    def __init__(self, entry: SessionEntry, limits: SessionLimits, files: SessionFiles, state: SessionState) -> None:
-        self.entry, self.limits, self.files, self.state = entry, limits, files, state
+    def __init__(
+        self,
+        entry: SessionEntry,
+        limits: SessionLimits,
+        files: SessionFiles,
+        state: SessionState,
+        lineage: Lineage,
+        require_held: RequireHeld,
+    ) -> None:
+        self._require_held = require_held
+        self.entry, self.limits, self.files, self.state, self.lineage = entry, limits, files, state, lineage
         self.spec = types_pb2.SessionSpec.FromString(entry.spec)
         self.epoch = entry.epoch
         self.writer: Attachment | None = None
@@ -59,9 +74,19 @@ class SessionCore:
             )
 
     def require_writer(self, attachment: Attachment, epoch: int) -> None:
-        """Raises StaleEpoch for whoever is not the newest writer, and what `require_writable` does."""
+        """Raises StaleEpoch for whoever is not the newest writer, and what `require_writable` and `require_held` do."""
         self.require_writable()
         self._require_newest(attachment, epoch)
+        self.require_held(epoch)
+
+    def require_held(self, epoch: int) -> None:
+        """Passes while this node may write in this epoch: asked before a write, and again before it is acknowledged.
+
+        Raises:
+            StaleEpoch: Another node has the session.
+            ManifestUnavailable: The node's lease ran out; whether another has it is not known.
+        """
+        self._require_held(self.entry.name, epoch)
 
     def _require_newest(self, attachment: Attachment, epoch: int) -> None:
         self.require_open()
@@ -97,7 +122,7 @@ class SessionCore:
     def sync(self) -> None:
         """Waits until all that was acknowledged survives power loss. Raises StorageFailed. Never under `lock`."""
         with self.failing():
-            self.files.sync()
+            self.files.commit()
 
     @property
     def idle(self) -> bool:

@@ -1,24 +1,30 @@
 """The sessions of a data folder: which are open, and who makes, opens or deletes one.
 
-    DATA/sessions/{session id, hex}/{log, blocks-000001.seg ..., shards/}
+    DATA/sessions/{session id, hex}/{log, blocks-000001.seg ..., shards/}      and marks: see `memsvc.session.marks`
 
 Invariants:
-    A session's folder is open once: one call at a time makes, opens or deletes a name.
-    A session is in the manifest only once its files are durable, and its files go only once it is not.
+    A session's folder is open once: one call at a time makes, opens, renames or deletes a name.
+    A session is in the manifest only once its files are durable. It leaves it only once they are marked as deleted, and
+    they go only then.
+    What another session shares, or has a name of its own within the session, is not deleted.
 Must not know: what a step, a view or a recall is; of attachments only the writer that a log or a deletion names.
 """
 
-import shutil
-import time
+import contextlib
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from memsvc.disk import disk_call, sync_folder
+from google.protobuf.message import DecodeError
+
+from memsvc.disk import make_folder, sync_folder
 from memsvc.errors import (
+    DataLoss,
     LimitExceeded,
     MemsvcError,
+    SessionHasSnapshots,
     SessionHasWriter,
     SessionNotFound,
     StorageFailed,
@@ -28,12 +34,17 @@ from memsvc.session.attachment import Attachment
 from memsvc.session.core import SessionCore
 from memsvc.session.files import SessionFiles
 from memsvc.session.limits import SessionLimits
+from memsvc.session.lineage import named, snapshot_names
+from memsvc.session.making import make_files
+from memsvc.session.marks import FolderMarks
+from memsvc.session.naming import set_name
 from memsvc.session.open_sessions import OpenSessions
-from memsvc.session.records import pack_session
 from memsvc.session.recovery import Recovered, recover
 from memsvc.session.session import Session
-from memsvc.session.state import SessionState
+from memsvc.storage import MACHINE, Machine
 from protos.memsvc.v1 import types_pb2
+
+_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class SessionFolder:
@@ -43,19 +54,29 @@ class SessionFolder:
         data: Made if it is not there.
         closed: Told each session that was closed because nobody used it.
 
-    Concurrency: any calls may overlap; `make`, `load` and `remove` are called inside `alone`.
+    Concurrency: any calls may overlap; `make`, `load`, `rename` and `remove` are called inside `alone`.
+
+    Raises:
+        StorageFailed, ManifestUnavailable: The folder does not open, or what a crash left there does not go.
     """
 
     def __init__(
-        self, data: Path, manifest: Manifest, limits: SessionLimits, closed: Callable[[Session], None]
+        self,
+        data: Path,
+        manifest: Manifest,
+        limits: SessionLimits,
+        closed: Callable[[Session], None],
+        machine: Machine = MACHINE,
     ) -> None:
-        self._folder = data / "sessions"
+        self._machine = machine
+        sessions = data / "sessions"
+        self._marks = FolderMarks(sessions, manifest, machine.storage)
         self._manifest = manifest
         self._limits = limits
         self._open = OpenSessions(limits.sessions_open_max, closed)
-        with disk_call("make a folder", self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        sync_folder(data)
+        make_folder(sessions, machine.storage)
+        sync_folder(data, machine.storage)
+        self._marks.collect()
 
     def alone(self, name: str) -> AbstractContextManager[None]:
         """Waits until nobody else makes, opens or deletes this name, and keeps others waiting."""
@@ -82,53 +103,95 @@ class SessionFolder:
             return session
         if (entry := self._manifest.get(name)) is None:
             raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
-        files, records = SessionFiles.open(self._folder / entry.id, entry.id)
+        spec = spec_of(entry)
+        files, records = SessionFiles.open(self._marks.folder(entry.id), entry.id, self._machine)
         try:
-            recovered = recover(records, types_pb2.SessionSpec.FromString(entry.spec), files.shards)
+            recovered = recover(records, spec, files.shards)
         except BaseException:
             files.close()
             raise
-        return self._serve(entry, files, recovered)
+        session = self._serve(entry, files, recovered)
+        if recovered.lineage.name != entry.name:
+            # A crash cut off a renaming.
+            set_name(session.core, entry.name)
+        return session
 
-    def make(self, name: str, spec: types_pb2.SessionSpec) -> Session:
-        """A new session of a free name. Durability: survives power loss. Raises LimitExceeded, StorageFailed."""
+    def make(
+        self, name: str, spec: types_pb2.SessionSpec, parent: Session | None = None, snapshot: str = ""
+    ) -> Session:
+        """A new session of a free name; of a parent that is kept, a fork at its newest tail, or at a snapshot.
+
+        Durability: survives power loss.
+
+        Raises:
+            LimitExceeded, SessionNotFound, SnapshotNotFound, DataLoss, StorageFailed, ManifestUnavailable.
+        """
         most = self._limits.sessions_max
         if len(self._manifest.list("", most)) >= most:
             raise LimitExceeded(f"expected at most {most} sessions, got one more, {name!r}")
         packed = spec.SerializeToString(deterministic=True)
-        entry = SessionEntry(name, uuid.uuid4().hex, packed, time.time_ns() // 1_000_000, 0)
-        files = SessionFiles.create(self._folder / entry.id, entry.id, pack_session(name, spec))
+        entry = SessionEntry(name, uuid.uuid4().hex, packed, self._machine.clock.unix_ms(), 0)
+        origin = None if parent is None else (parent.core, snapshot)
+        files, recovered = make_files(entry, spec, origin, self._marks, self._machine)
         try:
             self._manifest.create(entry)
+            self._marks.finish(entry.id)
         except BaseException:
             # Left on the disk: whether the manifest took it is not known.
             files.close()
             raise
-        return self._serve(entry, files, Recovered(SessionState(spec, files.shards), None, 0, 0))
+        return self._serve(entry, files, recovered)
+
+    def rename(self, name: str, to: str) -> Session:
+        """Gives a session another name, inside `alone` of both.
+
+        Raises:
+            SessionNotFound, SessionExists, SessionHasWriter, DataLoss, StorageFailed, ManifestUnavailable.
+        """
+        session = self.load(name)
+        core = session.core
+        with core.opening:
+            with core.lock:
+                core.require_writable()
+                core.require_held(core.epoch)
+                _require_no_writer(core)
+            self._manifest.rename(name, to)
+            self._open.rename(name, to)
+            set_name(core, to)
+        return session
 
     def remove(self, name: str) -> Session | None:
-        """Deletes a session and its files; returns what was open of it. Raises SessionNotFound, SessionHasWriter."""
+        """Deletes a session and its files; returns what was open of it.
+
+        Raises:
+            SessionNotFound, SessionHasWriter, SessionHasForks, SessionHasSnapshots.
+            DataLoss: The manifest's entry is damaged.
+            StorageFailed, ManifestUnavailable: It is being deleted: another call, or the next start, goes on with it.
+        """
         entry = self._manifest.get(name)
         if entry is None:
             raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
-        if (session := self._open.get(name)) is not None:
-            core = session.core
-            with core.lock:
-                if core.writer is not None and not core.writer.lost:
-                    raise SessionHasWriter(
-                        f"expected session {name!r} without a writer, got attachment {core.writer.id} "
-                        f"of worker {core.writer.worker}"
-                    )
-                # Before the lock is let go: nobody may open a writer any more.
-                core.ended = True
-            self._open.drop(name)
-            core.end()
+        _require_id(entry)
+        marks, session = self._marks, self._open.get(name)
+        logged = _logged_snapshots(marks.folder(entry.id), entry.id, self._machine) if session is None else []
+        with marks.forking:
+            marks.require_no_forks(entry)
+            if session is not None:
+                _end_if_unused(session.core)
+            elif logged:
+                raise _has_snapshots(name, logged)
+        self._open.drop(name)
+        if session is not None:
+            session.core.end()
+        marks.mark_deleted(entry.id)
         self._manifest.delete(name)
         self._open.drop(name)
-        with disk_call("delete a folder", folder := self._folder / entry.id):
-            shutil.rmtree(folder)
-        sync_folder(self._folder)
+        marks.remove_deleted(entry.id)
         return session
+
+    def rest(self, name: str) -> bool:
+        """Closes a session, inside `alone`; False while somebody uses it. Raises StorageFailed."""
+        return self._open.rest(name)
 
     def loaded(self) -> list[Session]:
         """Those that are open."""
@@ -138,17 +201,21 @@ class SessionFolder:
         """A session as it is now; None if it was deleted since. One that cannot be read says why in `finder_status`."""
         if (known := self._open.info(entry.name)) is not None:
             return known
+        spec = types_pb2.SessionSpec()
         try:
             return self.get(entry.name).info()
         except SessionNotFound:
             return None
         except MemsvcError as error:
+            with contextlib.suppress(DataLoss):
+                spec.CopyFrom(spec_of(entry))
             return types_pb2.SessionInfo(
                 name=entry.name,
-                spec=types_pb2.SessionSpec.FromString(entry.spec),
+                spec=spec,
                 epoch=entry.epoch,
                 created_unix_ms=entry.created_unix_ms,
                 finder_status=f"unreadable: {error}",
+                id=entry.id,
             )
 
     def close(self) -> None:
@@ -170,7 +237,8 @@ class SessionFolder:
 
     def _serve(self, entry: SessionEntry, files: SessionFiles, recovered: Recovered) -> Session:
         """Takes a session into those that are open, with its writer as it was left: lost."""
-        core = SessionCore(entry, self._limits, files, recovered.state)
+        state, lineage = recovered.state, recovered.lineage
+        core = SessionCore(entry, self._limits, files, state, lineage, self._manifest.require_held)
         session = Session(core)
         core.epoch = max(entry.epoch, recovered.epoch)
         if (writer := recovered.writer) is not None:
@@ -179,3 +247,51 @@ class SessionFolder:
             core.writer.lost = True
         self._open.add(entry.name, session)
         return session
+
+
+def spec_of(entry: SessionEntry) -> types_pb2.SessionSpec:
+    """What a session was made with. Raises DataLoss for an entry that no session can have."""
+    try:
+        spec = types_pb2.SessionSpec.FromString(entry.spec)
+    except DecodeError as error:
+        raise DataLoss(f"expected a spec of session {entry.name!r} in the manifest, got {error}") from error
+    _require_id(entry)
+    return spec
+
+
+def _require_id(entry: SessionEntry) -> None:
+    """Raises DataLoss for what is no folder's name."""
+    if not _ID.fullmatch(entry.id):
+        raise DataLoss(f"expected an id of session {entry.name!r} in the manifest, got {entry.id!r}")
+
+
+def _logged_snapshots(folder: Path, session_id: str, machine: Machine) -> list[str]:
+    """Names of the snapshots of a session that is not open; none of one that cannot be read: they are lost with it."""
+    try:
+        files, records = SessionFiles.open(folder, session_id, machine)
+    except DataLoss:
+        return []
+    files.close()
+    return snapshot_names(records)
+
+
+def _end_if_unused(core: SessionCore) -> None:
+    """Serves nothing any more, unless there is a writer or a snapshot. Raises SessionHasWriter, SessionHasSnapshots."""
+    with core.lock:
+        _require_no_writer(core)
+        if len(core.lineage):
+            raise _has_snapshots(core.entry.name, [own.name for own in core.lineage.snapshots()])
+        # Before the lock is let go: nobody may open a writer, or name a cut, any more.
+        core.ended = True
+
+
+def _require_no_writer(core: SessionCore) -> None:
+    if core.writer is not None and not core.writer.lost:
+        raise SessionHasWriter(
+            f"expected session {core.entry.name!r} without a writer, got attachment {core.writer.id} "
+            f"of worker {core.writer.worker}"
+        )
+
+
+def _has_snapshots(name: str, snapshots: list[str]) -> SessionHasSnapshots:
+    return SessionHasSnapshots(f"expected session {name!r} without snapshots, got {named(snapshots)}")

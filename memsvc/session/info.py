@@ -8,7 +8,9 @@ from protos.memsvc.v1 import types_pb2
 def describe(core: SessionCore) -> types_pb2.SessionInfo:
     """The session as it is now. Called under its lock."""
     state, writer = core.state, core.writer
-    status = state.links.status()
+    status, fork = state.links.status(), core.lineage.fork
+    if core.files.damage:
+        status = f"{status}; damaged: {core.files.damage}"
     return types_pb2.SessionInfo(
         name=core.entry.name,
         spec=core.spec,
@@ -25,4 +27,8 @@ def describe(core: SessionCore) -> types_pb2.SessionInfo:
         block_gaps=to_wire(state.blocks.gaps),
         created_unix_ms=core.entry.created_unix_ms,
         finder_status=f"{status}; takes no writes: {core.failure}" if core.failure else status,
+        id=core.entry.id,
+        parent_id=fork.parent if fork else "",
+        fork_position=fork.position if fork else 0,
+        snapshots=len(core.lineage),
     )

@@ -15,6 +15,7 @@ class SessionLimits:
         stream_dims_max: Dimensions of one embedding.
         tokens_max: Positions of one session.
         views_max: Views of one session that are open at once.
+        snapshots_max: Snapshots of one session.
         put_ahead_tokens_max: How far past the writer's position a block may end: blocks and steps come on channels of
             their own, so a block may overtake the step that its tokens are in.
         recall_deadline_ms_max: Longest that a recall is waited for, whatever longer deadline a step names, or none.
@@ -29,6 +30,7 @@ class SessionLimits:
     stream_dims_max: int
     tokens_max: int = 1 << 32
     views_max: int = 256
+    snapshots_max: int = 256
     put_ahead_tokens_max: int = 1 << 16
     recall_deadline_ms_max: int = 600_000
     sessions_open_max: int = 64

@@ -22,7 +22,7 @@ class OpenSessions:
         open_max: How many stay open that nobody uses.
         closed: Told each session that was closed because nobody used it.
 
-    Concurrency: any calls may overlap; `add` and `drop` are called inside `alone`.
+    Concurrency: any calls may overlap; `add`, `rename` and `drop` are called inside `alone`.
     """
 
     def __init__(self, open_max: int, closed: Callable[[Session], None]) -> None:
@@ -87,11 +87,30 @@ class OpenSessions:
             self._open[name] = session
             self._infos.pop(name, None)
 
+    def rename(self, name: str, to: str) -> None:
+        """It is open, and has another name from now on; inside `alone` of both."""
+        with self._changed:
+            self._open[to] = self._open.pop(name)
+            self._infos.pop(to, None)
+
     def drop(self, name: str) -> None:
         """It is being deleted."""
         with self._changed:
             self._open.pop(name, None)
             self._infos.pop(name, None)
+
+    def rest(self, name: str) -> bool:
+        """Closes the session if it is open, inside `alone`; False, and nothing happens, while somebody uses it."""
+        with self._changed:
+            session = self._open.get(name)
+            if self._users[name] or (session is not None and not session.core.idle):
+                return False
+        if session is not None:
+            self._close(name)
+        with self._changed:
+            # What it took on the disk may change now.
+            self._infos.pop(name, None)
+        return session is None or session.core.ended
 
     def all(self) -> list[Session]:
         """Those that are open."""

@@ -57,7 +57,11 @@ def open_writer(session: "Session", request: session_pb2.OpenSessionRequest, nex
 
 
 def open_view(session: "Session", request: session_pb2.OpenSessionRequest) -> Attachment:
-    """A view at the newest tail, or the one of that id that is there. Raises LimitExceeded."""
+    """A view at a snapshot or the newest tail, or the view of that id that is there.
+
+    Raises:
+        SnapshotNotFound, LimitExceeded.
+    """
     core = session.core
     with core.lock:
         core.require_open()
@@ -68,7 +72,9 @@ def open_view(session: "Session", request: session_pb2.OpenSessionRequest) -> At
             raise LimitExceeded(
                 f"expected at most {core.limits.views_max} views of session {core.entry.name!r}, got one more"
             )
-        view = Attachment(request.attachment, request.worker, session, 0, View(core.state))
+        # Later states only add to what a cut holds.
+        cut = core.lineage.snapshot(request.snapshot).cut if request.snapshot else core.state.cut
+        view = Attachment(request.attachment, request.worker, session, 0, View(core.state, cut))
         core.views[view.id] = view
         return view
 
@@ -99,6 +105,7 @@ def _resume(core: SessionCore, request: session_pb2.OpenSessionRequest, writer: 
             f"expected the newest writer of session {core.entry.name!r}, epoch {core.epoch}, to resume, "
             f"got attachment {request.attachment} of worker {request.worker} in epoch {request.resume_epoch}"
         )
+    core.require_held(writer.epoch)
     writer.lost = False
     return writer
 
@@ -113,6 +120,7 @@ def _take_over(core: SessionCore, writer: Attachment) -> Attachment:
         state = _rewound(core) if changed else core.state
         with core.lock:
             core.require_writable()
+            core.require_held(writer.epoch)
             position = state.tokens.position
             with core.failing():
                 record = OpenedRecord(writer.id, writer.worker, position)
@@ -124,6 +132,7 @@ def _take_over(core: SessionCore, writer: Attachment) -> Attachment:
             # Of writers that closed, too: their bookmarks' numbers are given to others.
             core.remembered.forget_past(position)
     core.sync()
+    core.require_held(writer.epoch)
     return writer
 
 

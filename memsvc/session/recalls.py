@@ -11,9 +11,10 @@ Must not know: locks; the session calls it under its own, but for `score` and `c
 """
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memsvc.choosing import RecallResult, Scores, choose, follow, tally
 from memsvc.errors import RecallNotFound
@@ -62,6 +63,7 @@ class PendingRecall:
         first_block: Candidates begin here.
         blocks_end: Candidates end before this one.
         deadline_s: Of `time.monotonic()`; later the answer is of no use.
+        search_s: Seconds that the search for the votes took.
     """
 
     attachment: str
@@ -74,6 +76,7 @@ class PendingRecall:
     first_block: int
     blocks_end: int
     deadline_s: float
+    search_s: float = field(compare=False)
 
     @property
     def ready(self) -> bool:
@@ -122,17 +125,20 @@ def count_votes(
     # A copy: a part of a message keeps all of it in memory, embeddings included.
     ask = memory_pb2.RecallRequest()
     ask.CopyFrom(step.recall)
+    started_s = time.perf_counter()
+    votes = trail.votes(asked_at, search)
     return PendingRecall(
         attachment=step.attachment,
         seq=step.seq,
         asked_at=asked_at,
         ask=ask,
-        votes=trail.votes(asked_at, search),
+        votes=votes,
         settings=settings,
         seen=seen,
         first_block=settings.sink_tokens // BLOCK_TOKENS,
         blocks_end=max(settings.sink_tokens // BLOCK_TOKENS, end),
         deadline_s=deadline_s,
+        search_s=time.perf_counter() - started_s,
     )
 
 
@@ -172,6 +178,11 @@ class RememberedRecalls:
         """Drops what was asked after tokens at `position` or later were read: they are void."""
         for key in [key for key, (own, _) in self._recalls.items() if own.seen.position_end > position]:
             del self._recalls[key]
+
+    def reconsider(self) -> None:
+        """Drops every answer, but not what was asked: candidates may have left."""
+        for key, (pending, _) in self._recalls.items():
+            self._recalls[key] = (pending, None)
 
     def answered(self, asked_at: int | None) -> tuple[PendingRecall, RecallResult]:
         """The newest recall that was answered, as of the token at `asked_at` if that is given.

@@ -3,6 +3,7 @@
     kind       key          value (arrays as bytes, little-endian, row-major)
     SESSION 1  name         str; the first record, so that a session can be told without the manifest
                spec         serialised SessionSpec
+               fork         of a fork only: see `memsvc.session.lineage`, as for the bodies of 6 to 8
     OPENED  2  attachment   str; a writer opened, in the record's epoch
                worker       str
                position     int, of the newest tail; every earlier record after that tail is void from here on
@@ -23,9 +24,13 @@
                             decided and of the newest, which is all that anything later needs
                and the keys of centring and links
     BLOCK   4  block, partial_tokens, segment, offset, size_bytes, crc32c: int
+               unix_ms      int, when it was put; not in older logs
     TAIL    5  tail         serialised Tail
                measured     as in STEP, where tokens waited for the centre until here
                and the keys of centring and links
+    SNAPSHOT 6, SNAPSHOT_DROPPED 7, RENAMED 8
+    FORGOTTEN  blocks       int64 [n, 2], first and end of ranges whose bytes left: gaps from here on
+            9  why          str
     centring   centre       {stream: float64 [dims], one more with DOT} in the one record that froze it, else {}
     links      parents      int64 [b, links_max] of the bookmarks that entered the graph with this record: those decided
                weights      float32 [b, links_max]      earlier that waited for the centre, and those decided here
@@ -66,6 +71,14 @@ class RecordKind(IntEnum):
     STEP = 3
     BLOCK = 4
     TAIL = 5
+    SNAPSHOT = 6
+    SNAPSHOT_DROPPED = 7
+    RENAMED = 8
+    FORGOTTEN = 9
+
+
+# Kinds that count even where what was written around them is void.
+LASTING = frozenset((RecordKind.SNAPSHOT, RecordKind.SNAPSHOT_DROPPED, RecordKind.RENAMED, RecordKind.FORGOTTEN))
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,14 @@ class TailRecord:
 
 
 @dataclass(frozen=True)
+class ForgottenRecord:
+    """Blocks whose bytes left the session, and why; bookmarks and links stay."""
+
+    blocks: tuple[range, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """What sizes arrays of a session's records.
 
@@ -185,7 +206,7 @@ def pack_opened(record: OpenedRecord) -> Body:
 
 def unpack_opened(body: Body) -> OpenedRecord:
     """Back from its body. Raises CorruptLog."""
-    with _reading("OPENED"):
+    with unpacking("OPENED"):
         return OpenedRecord(str(body["attachment"]), str(body["worker"]), int(body["position"]))
 
 
@@ -215,7 +236,7 @@ def pack_step(record: StepRecord) -> Body:
 
 def unpack_step(body: Body, layout: Layout) -> StepRecord:
     """Back from its body. Raises CorruptLog."""
-    with _reading("STEP"):
+    with unpacking("STEP"):
         tensors = {name: types_pb2.Tensor.FromString(own) for name, own in body["raw"].items()}
         gaps = np.frombuffer(body["block_gaps"], dtype="<i8").reshape(-1, 2).tolist()
         step = TokenStep(
@@ -251,7 +272,7 @@ def pack_block(ref: BlockRef) -> Body:
 
 def unpack_block(body: Body) -> BlockRef:
     """Back from its body. Raises CorruptLog."""
-    with _reading("BLOCK"):
+    with unpacking("BLOCK"):
         return BlockRef(**{own.name: int(body[own.name]) for own in fields(BlockRef)})
 
 
@@ -263,9 +284,22 @@ def pack_tail(record: TailRecord) -> Body:
 
 def unpack_tail(body: Body, layout: Layout) -> TailRecord:
     """Back from its body. Raises CorruptLog."""
-    with _reading("TAIL"):
+    with unpacking("TAIL"):
         tail = session_pb2.Tail.FromString(body["tail"])
         return TailRecord(tail, _unpack_entry(body, layout), _unpack_measured(body))
+
+
+def pack_forgotten(record: ForgottenRecord) -> Body:
+    """Body of a FORGOTTEN record."""
+    blocks = np.array([[own.start, own.stop] for own in record.blocks], dtype=np.int64)
+    return {"blocks": blocks.tobytes(), "why": record.why}
+
+
+def unpack_forgotten(body: Body) -> ForgottenRecord:
+    """Back from its body. Raises CorruptLog."""
+    with unpacking("FORGOTTEN"):
+        blocks = np.frombuffer(body["blocks"], dtype="<i8").reshape(-1, 2).tolist()
+        return ForgottenRecord(tuple(range(first, end) for first, end in blocks), str(body["why"]))
 
 
 def _pack_measured(measured: Measured) -> dict[str, bytes]:
@@ -304,7 +338,8 @@ def _unpack_rows(body: Body, layout: Layout) -> TokenRows:
 
 
 @contextmanager
-def _reading(kind: str) -> Iterator[None]:
+def unpacking(kind: str) -> Iterator[None]:
+    """Around reading a body: what is missing or of another type is a CorruptLog that names the kind."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, DecodeError) as error:

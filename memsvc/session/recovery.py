@@ -3,22 +3,27 @@
     SESSION OPENED STEP BLOCK STEP TAIL STEP BLOCK STEP OPENED STEP ...
                                         ^^^^^^^^^^^^^^^ void: written after the newest tail before another writer opened
 
+What gives a cut or the session a name is never void, nor is that blocks left (`LASTING`).
+
 Invariants:
     Replaying the live records gives the state that wrote them, bit for bit.
     A record that contradicts those before it is a CorruptLog: nothing is guessed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from memsvc.errors import CorruptLog
 from memsvc.log import LogRecord
+from memsvc.session.lineage import Lineage
 from memsvc.session.records import (
+    LASTING,
     Layout,
     OpenedRecord,
     RecordKind,
     unpack_block,
+    unpack_forgotten,
     unpack_opened,
     unpack_step,
     unpack_tail,
@@ -38,9 +43,10 @@ class Recovered:
     """
 
     state: SessionState
-    writer: OpenedRecord | None
-    epoch: int
-    applied_seq: int
+    lineage: Lineage
+    writer: OpenedRecord | None = None
+    epoch: int = 0
+    applied_seq: int = 0
 
 
 def recover(records: Sequence[LogRecord], spec: types_pb2.SessionSpec, shards: Path) -> Recovered:
@@ -56,11 +62,11 @@ def recover(records: Sequence[LogRecord], spec: types_pb2.SessionSpec, shards: P
     # Bytes, not text: what was stored is what the manifest must hold.
     if types_pb2.SessionSpec.FromString(records[0].body.get("spec", b"")) != spec:
         raise CorruptLog("expected the spec that the manifest holds, got another one in the log's first record")
-    replay = _Replay(spec, shards)
+    replay = _Replay(SessionState(spec, shards), Lineage(records[0].body), Layout.of(spec))
     for record in live_records(records)[1:]:
         replay.take(record)
     replay.state.prepare()
-    return Recovered(replay.state, replay.writer, replay.epoch, replay.applied_seq)
+    return Recovered(replay.state, replay.lineage, replay.writer, replay.epoch, replay.applied_seq)
 
 
 def live_records(records: Sequence[LogRecord]) -> list[LogRecord]:
@@ -70,7 +76,7 @@ def live_records(records: Sequence[LogRecord]) -> list[LogRecord]:
     tail_end = 1
     for record in records:
         if record.kind == RecordKind.OPENED:
-            del live[tail_end:]
+            live[tail_end:] = _lasting(live[tail_end:])
         live.append(record)
         if record.kind == RecordKind.TAIL:
             tail_end = len(live)
@@ -81,16 +87,22 @@ def up_to_tail(records: Sequence[LogRecord]) -> list[LogRecord]:
     """The records that count once another writer opens."""
     live = live_records(records)
     tails = [at for at, record in enumerate(live) if record.kind == RecordKind.TAIL]
-    return live[: tails[-1] + 1 if tails else 1]
+    end = tails[-1] + 1 if tails else 1
+    return live[:end] + _lasting(live[end:])
+
+
+def _lasting(records: Sequence[LogRecord]) -> list[LogRecord]:
+    return [record for record in records if record.kind in LASTING]
 
 
 class _Replay:
-    def __init__(self, spec: types_pb2.SessionSpec, shards: Path) -> None:
-        self.state = SessionState(spec, shards)
+    def __init__(self, state: SessionState, lineage: Lineage, layout: Layout) -> None:
+        self.state = state
+        self.lineage = lineage
         self.writer: OpenedRecord | None = None
         self.epoch = 0
         self.applied_seq = 0
-        self._layout = Layout.of(spec)
+        self._layout = layout
 
     def take(self, record: LogRecord) -> None:
         if record.kind == RecordKind.STEP:
@@ -101,6 +113,10 @@ class _Replay:
             self.state.replay_tail(unpack_tail(record.body, self._layout))
         elif record.kind == RecordKind.OPENED:
             self._opened(record)
+        elif record.kind == RecordKind.FORGOTTEN:
+            self._forget(record)
+        elif record.kind in LASTING:
+            self.lineage.take(record, self.state.cut)
         else:
             raise CorruptLog(f"expected a known kind of record, got {record.kind} in record {record.sequence}")
 
@@ -113,6 +129,13 @@ class _Replay:
             raise CorruptLog(f"expected position {expected}, got {got} in record {record.sequence}")
         self.state.replay_step(own)
         self.applied_seq = own.seq
+
+    def _forget(self, record: LogRecord) -> None:
+        state, partial = self.state, self.state.cut.partial
+        for blocks in unpack_forgotten(record.body).blocks:
+            state.blocks.forget(blocks.start, blocks.stop)
+            if partial is not None and partial.block in blocks:
+                state.cut = replace(state.cut, partial=None)
 
     def _opened(self, record: LogRecord) -> None:
         self.writer, self.epoch, self.applied_seq = unpack_opened(record.body), record.epoch, 0

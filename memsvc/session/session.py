@@ -40,6 +40,11 @@ class Session:
         """What it was made with; not to be changed."""
         return self.core.spec
 
+    @property
+    def bookmarks(self) -> int:
+        """How many there are now."""
+        return len(self.core.state.graph)
+
     def info(self) -> types_pb2.SessionInfo:
         """The session as it is now."""
         with self.core.lock:
@@ -62,6 +67,8 @@ class Session:
         bookmarks, pending = stepping.apply(self.core, attachment, step)
         if durability == _SYNC and not attachment.is_view:
             self.core.sync()
+        if not attachment.is_view:
+            self.core.require_held(attachment.epoch)
         ack = memory_pb2.Ack(attachment=attachment.id, seq=step.seq, durability=durability, bookmarks=bookmarks)
         return ack, pending
 
@@ -112,6 +119,7 @@ class Session:
         writing.put_block(self.core, attachment, writing.BlockPut(block, partial_tokens, len(data), crc32c), data)
         if durability == _SYNC:
             self.core.sync()
+        self.core.require_held(attachment.epoch)
 
     def read_block(self, attachment: Attachment, block: int) -> tuple[bytes, int, int]:
         """A block's bytes, their CRC32C, and how many tokens it holds if not whole, else 0.
@@ -148,6 +156,12 @@ class Session:
             writing.check_tail(tail, core.state)
             writing.write_tail(tail, epoch, core.state, core.files, core.failing())
         core.sync()
+        core.require_held(epoch)
+
+    def list_snapshots(self) -> list[session_pb2.Snapshot]:
+        """All snapshots, in order of position, then of name."""
+        with self.core.lock:
+            return [snapshot.to_wire() for snapshot in self.core.lineage.snapshots()]
 
     def list_bookmarks(self, first: int, count: int) -> graph_pb2.ListBookmarksResponse:
         """Bookmarks by index. Raises LimitExceeded."""

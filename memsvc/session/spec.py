@@ -34,9 +34,10 @@ LINK_SEARCHES = (
     types_pb2.LINK_SEARCH_WALK,
 )
 
-_SESSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# With the tenant before it, if it has one.
+_SESSION_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ID = re.compile(r"(?:[A-Za-z0-9._-]{1,64}/){0,2}[A-Za-z0-9._-]{1,128}")
 
 
 def check_name(name: str) -> None:

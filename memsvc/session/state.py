@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from memsvc.blocks import BlockRef
+from memsvc.disk import make_folder
 from memsvc.errors import CorruptLog
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.graph import BookmarkGraph
@@ -238,5 +239,5 @@ def _shard_folder(shards: Path, stream: int, search: types_pb2.SearchSpec) -> Pa
     if search.finder not in (types_pb2.FINDER_KIND_HNSW, types_pb2.FINDER_KIND_FAISS, types_pb2.FINDER_KIND_AUTO):
         return None
     folder = shards / str(stream)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder

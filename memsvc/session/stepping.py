@@ -43,6 +43,7 @@ def _apply(core: SessionCore, attachment: Attachment, step: memory_pb2.Step, tok
     view = attachment.view
     if view is None:
         core.require_writable()
+        core.require_held(step.epoch)
         state = core.state
         writing.check_order(step, attachment.applied_seq, state.tokens.position)
         writing.write_step(step, tokens, state, core.files, core.failing())

@@ -114,7 +114,7 @@ def put_block(core: SessionCore, attachment: Attachment, put: BlockPut, data: by
 
 def write_block(ref: BlockRef, epoch: int, state: SessionState, files: SessionFiles) -> None:
     """Notes where a block is stored."""
-    files.append(RecordKind.BLOCK, epoch, pack_block(ref))
+    files.append(RecordKind.BLOCK, epoch, {**pack_block(ref), "unix_ms": files.now_unix_ms})
     state.add_block(ref)
 
 

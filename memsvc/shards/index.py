@@ -123,6 +123,10 @@ class StreamIndex:
         block[found] = block_of[index[found]]
         return BlockHits(block, dot_of(keys), index, np.count_nonzero(found, axis=1))
 
+    def exact_rows(self, first: int, end: int) -> Int16Array:
+        """Lattice vectors of bookmarks `first` to `end`, exclusive, that are compared exactly; of any, if all are."""
+        return self._tail.rows(first, end)
+
     def status(self) -> str:
         """How bookmarks are found now, in words."""
         exact = f"{len(self._tail)} bookmarks compared exactly"

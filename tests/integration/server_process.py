@@ -218,10 +218,11 @@ def put(attachment: str, epoch: int, block: int, data: bytes, **changed: object)
 
 
 def reason_of(error: grpc.RpcError) -> str:
-    """Reason in the one ErrorInfo of an error."""
+    """Reason in the one ErrorInfo of an error, which comes first."""
     status = rpc_status.from_call(error)
     assert status is not None
-    (detail,) = status.details
+    # What else there is says when to try again.
+    detail, *_ = status.details
     info = error_details_pb2.ErrorInfo()
     assert detail.Unpack(info)
     assert info.domain == "memsvc"

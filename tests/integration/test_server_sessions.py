@@ -14,7 +14,7 @@ from tests.integration.server_process import TIMEOUT_S, Stubs, connected, create
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stubs]:
-    with served(tmp_path_factory.mktemp("node")) as server, connected(server.address) as stubs:
+    with served(tmp_path_factory.mktemp("node"), "--reflection") as server, connected(server.address) as stubs:
         yield stubs
 
 

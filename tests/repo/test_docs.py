@@ -17,7 +17,14 @@ import memsvc
 from tests.repo.sources import ROOT, python, texts
 
 # Documents whose every word is about the tree as it is; the log and the decisions also tell what was.
-PRESENT = ("README.md", "docs/ARCHITECTURE.md", "docs/SETTINGS.md", "docs/GLOSSARY.md")
+PRESENT = (
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "docs/SETTINGS.md",
+    "docs/ACCESS.md",
+    "docs/GLOSSARY.md",
+    "docs/OPERATIONS.md",
+)
 SETTINGS = ("memsvc.settings", "attn_client.settings", "attn_client.memory.settings")
 PROGRAMS = {"memsvc": "memsvc.cli", "attn-client": "attn_client.cli"}
 

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from protos.memsvc.v1 import types_pb2 as protos_dot_memsvc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/memsvc/v1/session.proto\x12\x10protos.memsvc.v1\x1a\x1cprotos/memsvc/v1/types.proto\"Q\n\x14\x43reateSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionSpec\"X\n\x15\x43reateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x12GetSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xbd\x01\n\x12OpenSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.protos.memsvc.v1.OpenMode\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.protos.memsvc.v1.Fingerprint\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\nattachment\x18\x05 \x01(\t\x12\x14\n\x0cresume_epoch\x18\x06 \x01(\x04\"\xd1\x01\n\x13OpenSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x13\n\x0b\x61pplied_seq\x18\x04 \x01(\x04\x12$\n\x04tail\x18\x05 \x01(\x0b\x32\x16.protos.memsvc.v1.Tail\x12.\n\rstored_blocks\x18\x06 \x03(\x0b\x32\x17.protos.memsvc.v1.Range\"u\n\x04Tail\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x04\x12(\n\x06logits\x18\x03 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor\x12\x14\n\x07last_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_last_id\"Z\n\x0fSaveTailRequest\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x04tail\x18\x03 \x01(\x0b\x32\x16.protos.memsvc.v1.Tail\"\x12\n\x10SaveTailResponse\",\n\x16\x43loseAttachmentRequest\x12\x12\n\nattachment\x18\x01 \x01(\t\"\x19\n\x17\x43loseAttachmentResponse*O\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_WRITER\x10\x01\x12\x12\n\x0eOPEN_MODE_VIEW\x10\x02\x32\xa3\x05\n\x0eSessionService\x12`\n\rCreateSession\x12&.protos.memsvc.v1.CreateSessionRequest\x1a\'.protos.memsvc.v1.CreateSessionResponse\x12W\n\nGetSession\x12#.protos.memsvc.v1.GetSessionRequest\x1a$.protos.memsvc.v1.GetSessionResponse\x12]\n\x0cListSessions\x12%.protos.memsvc.v1.ListSessionsRequest\x1a&.protos.memsvc.v1.ListSessionsResponse\x12`\n\rDeleteSession\x12&.protos.memsvc.v1.DeleteSessionRequest\x1a\'.protos.memsvc.v1.DeleteSessionResponse\x12Z\n\x0bOpenSession\x12$.protos.memsvc.v1.OpenSessionRequest\x1a%.protos.memsvc.v1.OpenSessionResponse\x12Q\n\x08SaveTail\x12!.protos.memsvc.v1.SaveTailRequest\x1a\".protos.memsvc.v1.SaveTailResponse\x12\x66\n\x0f\x43loseAttachment\x12(.protos.memsvc.v1.CloseAttachmentRequest\x1a).protos.memsvc.v1.CloseAttachmentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/memsvc/v1/session.proto\x12\x10protos.memsvc.v1\x1a\x1cprotos/memsvc/v1/types.proto\"Q\n\x14\x43reateSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionSpec\"X\n\x15\x43reateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x12GetSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x14ListSessionsResponse\x12/\n\x08sessions\x18\x01 \x03(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"\xcf\x01\n\x12OpenSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12(\n\x04mode\x18\x02 \x01(\x0e\x32\x1a.protos.memsvc.v1.OpenMode\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.protos.memsvc.v1.Fingerprint\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\nattachment\x18\x05 \x01(\t\x12\x14\n\x0cresume_epoch\x18\x06 \x01(\x04\x12\x10\n\x08snapshot\x18\x07 \x01(\t\"\xd1\x01\n\x13OpenSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\x04\x12\x13\n\x0b\x61pplied_seq\x18\x04 \x01(\x04\x12$\n\x04tail\x18\x05 \x01(\x0b\x32\x16.protos.memsvc.v1.Tail\x12.\n\rstored_blocks\x18\x06 \x03(\x0b\x32\x17.protos.memsvc.v1.Range\"u\n\x04Tail\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x04\x12(\n\x06logits\x18\x03 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor\x12\x14\n\x07last_id\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_last_id\"Z\n\x0fSaveTailRequest\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x04tail\x18\x03 \x01(\x0b\x32\x16.protos.memsvc.v1.Tail\"\x12\n\x10SaveTailResponse\",\n\x16\x43loseAttachmentRequest\x12\x12\n\nattachment\x18\x01 \x01(\t\"\x19\n\x17\x43loseAttachmentResponse\"V\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\x11\n\tbookmarks\x18\x03 \x01(\x04\x12\x17\n\x0f\x63reated_unix_ms\x18\x04 \x01(\x03\"D\n\x12\x46orkSessionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08snapshot\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"V\n\x13\x46orkSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"6\n\x14RenameSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"G\n\x15RenameSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x1d.protos.memsvc.v1.SessionInfo\"6\n\x15\x43reateSnapshotRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"W\n\x16\x43reateSnapshotResponse\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.protos.memsvc.v1.Snapshot\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\'\n\x14ListSnapshotsRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"F\n\x15ListSnapshotsResponse\x12-\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1a.protos.memsvc.v1.Snapshot\"6\n\x15\x44\x65leteSnapshotRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x18\n\x16\x44\x65leteSnapshotResponse*O\n\x08OpenMode\x12\x19\n\x15OPEN_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10OPEN_MODE_WRITER\x10\x01\x12\x12\n\x0eOPEN_MODE_VIEW\x10\x02\x32\x8d\t\n\x0eSessionService\x12`\n\rCreateSession\x12&.protos.memsvc.v1.CreateSessionRequest\x1a\'.protos.memsvc.v1.CreateSessionResponse\x12W\n\nGetSession\x12#.protos.memsvc.v1.GetSessionRequest\x1a$.protos.memsvc.v1.GetSessionResponse\x12]\n\x0cListSessions\x12%.protos.memsvc.v1.ListSessionsRequest\x1a&.protos.memsvc.v1.ListSessionsResponse\x12`\n\rDeleteSession\x12&.protos.memsvc.v1.DeleteSessionRequest\x1a\'.protos.memsvc.v1.DeleteSessionResponse\x12Z\n\x0bOpenSession\x12$.protos.memsvc.v1.OpenSessionRequest\x1a%.protos.memsvc.v1.OpenSessionResponse\x12Q\n\x08SaveTail\x12!.protos.memsvc.v1.SaveTailRequest\x1a\".protos.memsvc.v1.SaveTailResponse\x12\x66\n\x0f\x43loseAttachment\x12(.protos.memsvc.v1.CloseAttachmentRequest\x1a).protos.memsvc.v1.CloseAttachmentResponse\x12Z\n\x0b\x46orkSession\x12$.protos.memsvc.v1.ForkSessionRequest\x1a%.protos.memsvc.v1.ForkSessionResponse\x12`\n\rRenameSession\x12&.protos.memsvc.v1.RenameSessionRequest\x1a\'.protos.memsvc.v1.RenameSessionResponse\x12\x63\n\x0e\x43reateSnapshot\x12\'.protos.memsvc.v1.CreateSnapshotRequest\x1a(.protos.memsvc.v1.CreateSnapshotResponse\x12`\n\rListSnapshots\x12&.protos.memsvc.v1.ListSnapshotsRequest\x1a\'.protos.memsvc.v1.ListSnapshotsResponse\x12\x63\n\x0e\x44\x65leteSnapshot\x12\'.protos.memsvc.v1.DeleteSnapshotRequest\x1a(.protos.memsvc.v1.DeleteSnapshotResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.memsvc.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPENMODE']._serialized_start=1291
-  _globals['_OPENMODE']._serialized_end=1370
+  _globals['_OPENMODE']._serialized_start=2024
+  _globals['_OPENMODE']._serialized_end=2103
   _globals['_CREATESESSIONREQUEST']._serialized_start=82
   _globals['_CREATESESSIONREQUEST']._serialized_end=163
   _globals['_CREATESESSIONRESPONSE']._serialized_start=165
@@ -51,19 +51,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETESESSIONRESPONSE']._serialized_start=558
   _globals['_DELETESESSIONRESPONSE']._serialized_end=581
   _globals['_OPENSESSIONREQUEST']._serialized_start=584
-  _globals['_OPENSESSIONREQUEST']._serialized_end=773
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=776
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=985
-  _globals['_TAIL']._serialized_start=987
-  _globals['_TAIL']._serialized_end=1104
-  _globals['_SAVETAILREQUEST']._serialized_start=1106
-  _globals['_SAVETAILREQUEST']._serialized_end=1196
-  _globals['_SAVETAILRESPONSE']._serialized_start=1198
-  _globals['_SAVETAILRESPONSE']._serialized_end=1216
-  _globals['_CLOSEATTACHMENTREQUEST']._serialized_start=1218
-  _globals['_CLOSEATTACHMENTREQUEST']._serialized_end=1262
-  _globals['_CLOSEATTACHMENTRESPONSE']._serialized_start=1264
-  _globals['_CLOSEATTACHMENTRESPONSE']._serialized_end=1289
-  _globals['_SESSIONSERVICE']._serialized_start=1373
-  _globals['_SESSIONSERVICE']._serialized_end=2048
+  _globals['_OPENSESSIONREQUEST']._serialized_end=791
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=794
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=1003
+  _globals['_TAIL']._serialized_start=1005
+  _globals['_TAIL']._serialized_end=1122
+  _globals['_SAVETAILREQUEST']._serialized_start=1124
+  _globals['_SAVETAILREQUEST']._serialized_end=1214
+  _globals['_SAVETAILRESPONSE']._serialized_start=1216
+  _globals['_SAVETAILRESPONSE']._serialized_end=1234
+  _globals['_CLOSEATTACHMENTREQUEST']._serialized_start=1236
+  _globals['_CLOSEATTACHMENTREQUEST']._serialized_end=1280
+  _globals['_CLOSEATTACHMENTRESPONSE']._serialized_start=1282
+  _globals['_CLOSEATTACHMENTRESPONSE']._serialized_end=1307
+  _globals['_SNAPSHOT']._serialized_start=1309
+  _globals['_SNAPSHOT']._serialized_end=1395
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1397
+  _globals['_FORKSESSIONREQUEST']._serialized_end=1465
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=1467
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=1553
+  _globals['_RENAMESESSIONREQUEST']._serialized_start=1555
+  _globals['_RENAMESESSIONREQUEST']._serialized_end=1609
+  _globals['_RENAMESESSIONRESPONSE']._serialized_start=1611
+  _globals['_RENAMESESSIONRESPONSE']._serialized_end=1682
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=1684
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=1738
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=1740
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=1827
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1829
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1868
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1870
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1940
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=1942
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=1996
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=1998
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=2022
+  _globals['_SESSIONSERVICE']._serialized_start=2106
+  _globals['_SESSIONSERVICE']._serialized_end=3271
 # @@protoc_insertion_point(module_scope)

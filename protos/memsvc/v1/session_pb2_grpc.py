@@ -69,6 +69,31 @@ class SessionServiceStub:
                 request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentRequest.SerializeToString,
                 response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentResponse.FromString,
                 _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/protos.memsvc.v1.SessionService/ForkSession',
+                request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.RenameSession = channel.unary_unary(
+                '/protos.memsvc.v1.SessionService/RenameSession',
+                request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionRequest.SerializeToString,
+                response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionResponse.FromString,
+                _registered_method=True)
+        self.CreateSnapshot = channel.unary_unary(
+                '/protos.memsvc.v1.SessionService/CreateSnapshot',
+                request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/protos.memsvc.v1.SessionService/ListSnapshots',
+                request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/protos.memsvc.v1.SessionService/DeleteSnapshot',
+                request_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -98,7 +123,9 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Deletes a session and its files. Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER). Safe to retry.
+        """Deletes a session and its files: no byte of it is left in the data folder. Errors: NOT_FOUND, FAILED_PRECONDITION
+        (SESSION_HAS_WRITER, SESSION_HAS_FORKS, SESSION_HAS_SNAPSHOTS: the message names them). Safe to retry: NOT_FOUND
+        after a call without an answer means that it is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,8 +133,8 @@ class SessionServiceServicer:
 
     def OpenSession(self, request, context):
         """Opens an attachment for a worker whose Attach stream is up: the writer (at most one a session, a new epoch; what was
-        written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail).
-        Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
+        written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail or at a
+        snapshot). Errors: NOT_FOUND (SESSION_NOT_FOUND, SNAPSHOT_NOT_FOUND), FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
         ABORTED (STALE_EPOCH when resuming). Safe to retry with the same attachment id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -125,6 +152,49 @@ class SessionServiceServicer:
 
     def CloseAttachment(self, request, context):
         """Ends an attachment. Unknown ones are fine. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Makes a session that begins with everything before a cut of another one, the newest tail or a snapshot, and shares
+        its blocks. Neither sees what the other writes later. Durable when it returns. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+        SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (SESSION_EXISTS), INVALID_ARGUMENT (name), RESOURCE_EXHAUSTED (sessions).
+        Safe to retry: the same name, parent and snapshot return the existing fork.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameSession(self, request, context):
+        """Gives a session another name; views that are open go on. Errors: NOT_FOUND, ALREADY_EXISTS (SESSION_EXISTS),
+        INVALID_ARGUMENT (new_name), FAILED_PRECONDITION (SESSION_HAS_WRITER). After a call without an answer, NOT_FOUND may
+        mean that it happened: look for the new name before trying again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSnapshot(self, request, context):
+        """Gives the newest tail a name, so that a view or a fork can begin there later. Durable (SYNC) when it returns. Errors:
+        NOT_FOUND, ALREADY_EXISTS (SNAPSHOT_EXISTS: the name is taken, at another cut), INVALID_ARGUMENT (name),
+        RESOURCE_EXHAUSTED (snapshots). Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """In order of position, then of name. Errors: NOT_FOUND. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Lets go of a snapshot; views and forks that began there stay. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+        SNAPSHOT_NOT_FOUND). Safe to retry: NOT_FOUND after a call without an answer means that it is gone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +237,31 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.CloseAttachment,
                     request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentRequest.FromString,
                     response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionRequest.FromString,
+                    response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'RenameSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameSession,
+                    request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionRequest.FromString,
+                    response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -358,6 +453,141 @@ class SessionService:
             '/protos.memsvc.v1.SessionService/CloseAttachment',
             protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentRequest.SerializeToString,
             protos_dot_memsvc_dot_v1_dot_session__pb2.CloseAttachmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/protos.memsvc.v1.SessionService/ForkSession',
+            protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+            protos_dot_memsvc_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/protos.memsvc.v1.SessionService/RenameSession',
+            protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionRequest.SerializeToString,
+            protos_dot_memsvc_dot_v1_dot_session__pb2.RenameSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/protos.memsvc.v1.SessionService/CreateSnapshot',
+            protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotRequest.SerializeToString,
+            protos_dot_memsvc_dot_v1_dot_session__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/protos.memsvc.v1.SessionService/ListSnapshots',
+            protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsRequest.SerializeToString,
+            protos_dot_memsvc_dot_v1_dot_session__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/protos.memsvc.v1.SessionService/DeleteSnapshot',
+            protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotRequest.SerializeToString,
+            protos_dot_memsvc_dot_v1_dot_session__pb2.DeleteSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

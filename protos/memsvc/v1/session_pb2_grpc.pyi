@@ -45,11 +45,14 @@ class SessionServiceStub:
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     """In order of name. Safe to retry."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionRequest, _session_pb2.DeleteSessionResponse]
-    """Deletes a session and its files. Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER). Safe to retry."""
+    """Deletes a session and its files: no byte of it is left in the data folder. Errors: NOT_FOUND, FAILED_PRECONDITION
+    (SESSION_HAS_WRITER, SESSION_HAS_FORKS, SESSION_HAS_SNAPSHOTS: the message names them). Safe to retry: NOT_FOUND
+    after a call without an answer means that it is gone.
+    """
     OpenSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.OpenSessionRequest, _session_pb2.OpenSessionResponse]
     """Opens an attachment for a worker whose Attach stream is up: the writer (at most one a session, a new epoch; what was
-    written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail).
-    Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
+    written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail or at a
+    snapshot). Errors: NOT_FOUND (SESSION_NOT_FOUND, SNAPSHOT_NOT_FOUND), FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
     ABORTED (STALE_EPOCH when resuming). Safe to retry with the same attachment id.
     """
     SaveTail: _grpc.UnaryUnaryMultiCallable[_session_pb2.SaveTailRequest, _session_pb2.SaveTailResponse]
@@ -59,6 +62,28 @@ class SessionServiceStub:
     """
     CloseAttachment: _grpc.UnaryUnaryMultiCallable[_session_pb2.CloseAttachmentRequest, _session_pb2.CloseAttachmentResponse]
     """Ends an attachment. Unknown ones are fine. Safe to retry."""
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]
+    """Makes a session that begins with everything before a cut of another one, the newest tail or a snapshot, and shares
+    its blocks. Neither sees what the other writes later. Durable when it returns. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+    SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (SESSION_EXISTS), INVALID_ARGUMENT (name), RESOURCE_EXHAUSTED (sessions).
+    Safe to retry: the same name, parent and snapshot return the existing fork.
+    """
+    RenameSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.RenameSessionRequest, _session_pb2.RenameSessionResponse]
+    """Gives a session another name; views that are open go on. Errors: NOT_FOUND, ALREADY_EXISTS (SESSION_EXISTS),
+    INVALID_ARGUMENT (new_name), FAILED_PRECONDITION (SESSION_HAS_WRITER). After a call without an answer, NOT_FOUND may
+    mean that it happened: look for the new name before trying again.
+    """
+    CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_session_pb2.CreateSnapshotRequest, _session_pb2.CreateSnapshotResponse]
+    """Gives the newest tail a name, so that a view or a fork can begin there later. Durable (SYNC) when it returns. Errors:
+    NOT_FOUND, ALREADY_EXISTS (SNAPSHOT_EXISTS: the name is taken, at another cut), INVALID_ARGUMENT (name),
+    RESOURCE_EXHAUSTED (snapshots). Safe to retry.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSnapshotsRequest, _session_pb2.ListSnapshotsResponse]
+    """In order of position, then of name. Errors: NOT_FOUND. Safe to retry."""
+    DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeleteSnapshotRequest, _session_pb2.DeleteSnapshotResponse]
+    """Lets go of a snapshot; views and forks that began there stay. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+    SNAPSHOT_NOT_FOUND). Safe to retry: NOT_FOUND after a call without an answer means that it is gone.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -73,11 +98,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """In order of name. Safe to retry."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionRequest, _session_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """Deletes a session and its files. Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER). Safe to retry."""
+    """Deletes a session and its files: no byte of it is left in the data folder. Errors: NOT_FOUND, FAILED_PRECONDITION
+    (SESSION_HAS_WRITER, SESSION_HAS_FORKS, SESSION_HAS_SNAPSHOTS: the message names them). Safe to retry: NOT_FOUND
+    after a call without an answer means that it is gone.
+    """
     OpenSession: _aio.UnaryUnaryMultiCallable[_session_pb2.OpenSessionRequest, _session_pb2.OpenSessionResponse]  # type: ignore[assignment]
     """Opens an attachment for a worker whose Attach stream is up: the writer (at most one a session, a new epoch; what was
-    written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail).
-    Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
+    written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail or at a
+    snapshot). Errors: NOT_FOUND (SESSION_NOT_FOUND, SNAPSHOT_NOT_FOUND), FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
     ABORTED (STALE_EPOCH when resuming). Safe to retry with the same attachment id.
     """
     SaveTail: _aio.UnaryUnaryMultiCallable[_session_pb2.SaveTailRequest, _session_pb2.SaveTailResponse]  # type: ignore[assignment]
@@ -87,6 +115,28 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     CloseAttachment: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseAttachmentRequest, _session_pb2.CloseAttachmentResponse]  # type: ignore[assignment]
     """Ends an attachment. Unknown ones are fine. Safe to retry."""
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """Makes a session that begins with everything before a cut of another one, the newest tail or a snapshot, and shares
+    its blocks. Neither sees what the other writes later. Durable when it returns. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+    SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (SESSION_EXISTS), INVALID_ARGUMENT (name), RESOURCE_EXHAUSTED (sessions).
+    Safe to retry: the same name, parent and snapshot return the existing fork.
+    """
+    RenameSession: _aio.UnaryUnaryMultiCallable[_session_pb2.RenameSessionRequest, _session_pb2.RenameSessionResponse]  # type: ignore[assignment]
+    """Gives a session another name; views that are open go on. Errors: NOT_FOUND, ALREADY_EXISTS (SESSION_EXISTS),
+    INVALID_ARGUMENT (new_name), FAILED_PRECONDITION (SESSION_HAS_WRITER). After a call without an answer, NOT_FOUND may
+    mean that it happened: look for the new name before trying again.
+    """
+    CreateSnapshot: _aio.UnaryUnaryMultiCallable[_session_pb2.CreateSnapshotRequest, _session_pb2.CreateSnapshotResponse]  # type: ignore[assignment]
+    """Gives the newest tail a name, so that a view or a fork can begin there later. Durable (SYNC) when it returns. Errors:
+    NOT_FOUND, ALREADY_EXISTS (SNAPSHOT_EXISTS: the name is taken, at another cut), INVALID_ARGUMENT (name),
+    RESOURCE_EXHAUSTED (snapshots). Safe to retry.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSnapshotsRequest, _session_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """In order of position, then of name. Errors: NOT_FOUND. Safe to retry."""
+    DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_session_pb2.DeleteSnapshotRequest, _session_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
+    """Lets go of a snapshot; views and forks that began there stay. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+    SNAPSHOT_NOT_FOUND). Safe to retry: NOT_FOUND after a call without an answer means that it is gone.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -122,7 +172,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.DeleteSessionResponse, _abc.Awaitable[_session_pb2.DeleteSessionResponse]]:
-        """Deletes a session and its files. Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER). Safe to retry."""
+        """Deletes a session and its files: no byte of it is left in the data folder. Errors: NOT_FOUND, FAILED_PRECONDITION
+        (SESSION_HAS_WRITER, SESSION_HAS_FORKS, SESSION_HAS_SNAPSHOTS: the message names them). Safe to retry: NOT_FOUND
+        after a call without an answer means that it is gone.
+        """
 
     @_abc_1.abstractmethod
     def OpenSession(
@@ -131,8 +184,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.OpenSessionResponse, _abc.Awaitable[_session_pb2.OpenSessionResponse]]:
         """Opens an attachment for a worker whose Attach stream is up: the writer (at most one a session, a new epoch; what was
-        written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail).
-        Errors: NOT_FOUND, FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
+        written after the newest tail by a lost writer is discarded) or a view (read-only, at the newest tail or at a
+        snapshot). Errors: NOT_FOUND (SESSION_NOT_FOUND, SNAPSHOT_NOT_FOUND), FAILED_PRECONDITION (SESSION_HAS_WRITER, FINGERPRINT_MISMATCH, WORKER_NOT_ATTACHED),
         ABORTED (STALE_EPOCH when resuming). Safe to retry with the same attachment id.
         """
 
@@ -154,5 +207,57 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.CloseAttachmentResponse, _abc.Awaitable[_session_pb2.CloseAttachmentResponse]]:
         """Ends an attachment. Unknown ones are fine. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ForkSessionResponse, _abc.Awaitable[_session_pb2.ForkSessionResponse]]:
+        """Makes a session that begins with everything before a cut of another one, the newest tail or a snapshot, and shares
+        its blocks. Neither sees what the other writes later. Durable when it returns. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+        SNAPSHOT_NOT_FOUND), ALREADY_EXISTS (SESSION_EXISTS), INVALID_ARGUMENT (name), RESOURCE_EXHAUSTED (sessions).
+        Safe to retry: the same name, parent and snapshot return the existing fork.
+        """
+
+    @_abc_1.abstractmethod
+    def RenameSession(
+        self,
+        request: _session_pb2.RenameSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.RenameSessionResponse, _abc.Awaitable[_session_pb2.RenameSessionResponse]]:
+        """Gives a session another name; views that are open go on. Errors: NOT_FOUND, ALREADY_EXISTS (SESSION_EXISTS),
+        INVALID_ARGUMENT (new_name), FAILED_PRECONDITION (SESSION_HAS_WRITER). After a call without an answer, NOT_FOUND may
+        mean that it happened: look for the new name before trying again.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateSnapshot(
+        self,
+        request: _session_pb2.CreateSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.CreateSnapshotResponse, _abc.Awaitable[_session_pb2.CreateSnapshotResponse]]:
+        """Gives the newest tail a name, so that a view or a fork can begin there later. Durable (SYNC) when it returns. Errors:
+        NOT_FOUND, ALREADY_EXISTS (SNAPSHOT_EXISTS: the name is taken, at another cut), INVALID_ARGUMENT (name),
+        RESOURCE_EXHAUSTED (snapshots). Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _session_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ListSnapshotsResponse, _abc.Awaitable[_session_pb2.ListSnapshotsResponse]]:
+        """In order of position, then of name. Errors: NOT_FOUND. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def DeleteSnapshot(
+        self,
+        request: _session_pb2.DeleteSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.DeleteSnapshotResponse, _abc.Awaitable[_session_pb2.DeleteSnapshotResponse]]:
+        """Lets go of a snapshot; views and forks that began there stay. Errors: NOT_FOUND (SESSION_NOT_FOUND,
+        SNAPSHOT_NOT_FOUND). Safe to retry: NOT_FOUND after a call without an answer means that it is gone.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -531,6 +531,10 @@ class SessionInfo(_message.Message):
     BLOCK_GAPS_FIELD_NUMBER: _builtins.int
     CREATED_UNIX_MS_FIELD_NUMBER: _builtins.int
     FINDER_STATUS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    FORK_POSITION_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 128 characters of [A-Za-z0-9._-], starting with a letter or digit."""
     tokens: _builtins.int
@@ -549,6 +553,15 @@ class SessionInfo(_message.Message):
     created_unix_ms: _builtins.int
     finder_status: _builtins.str
     """How bookmarks are found now, in words: finder and sizes."""
+    id: _builtins.str
+    """Stays when the name changes."""
+    parent_id: _builtins.str
+    """Of a fork: the session that it began as a part of, and the position that it was cut at. Its stored_bytes count what
+    the two share.
+    """
+    fork_position: _builtins.int
+    snapshots: _builtins.int
+    """Snapshots there are."""
     @_builtins.property
     def spec(self) -> Global___SessionSpec: ...
     @_builtins.property
@@ -577,10 +590,14 @@ class SessionInfo(_message.Message):
         block_gaps: _abc.Iterable[Global___Range] | None = ...,
         created_unix_ms: _builtins.int = ...,
         finder_status: _builtins.str = ...,
+        id: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
+        fork_position: _builtins.int = ...,
+        snapshots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_gaps", b"block_gaps", "blocks", b"blocks", "bookmarks", b"bookmarks", "chains", b"chains", "created_unix_ms", b"created_unix_ms", "epoch", b"epoch", "finder_status", b"finder_status", "links", b"links", "name", b"name", "spec", b"spec", "stored_bytes", b"stored_bytes", "tail_position", b"tail_position", "token_gaps", b"token_gaps", "tokens", b"tokens", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_gaps", b"block_gaps", "blocks", b"blocks", "bookmarks", b"bookmarks", "chains", b"chains", "created_unix_ms", b"created_unix_ms", "epoch", b"epoch", "finder_status", b"finder_status", "fork_position", b"fork_position", "id", b"id", "links", b"links", "name", b"name", "parent_id", b"parent_id", "snapshots", b"snapshots", "spec", b"spec", "stored_bytes", b"stored_bytes", "tail_position", b"tail_position", "token_gaps", b"token_gaps", "tokens", b"tokens", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

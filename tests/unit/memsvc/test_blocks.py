@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memsvc.blocks import BlockRef, BlockStore
-from memsvc.errors import CorruptBlock, StorageFailed
+from memsvc.blocks import BlockRef, BlockStore, share_segments
+from memsvc.errors import CorruptBlock, FormatVersion, StorageFailed
 from tests.disk_faults import files_end_at, fsync_fails
 
 # Bytes before a segment's first block, and before a block's data.
@@ -167,13 +167,14 @@ def test_what_a_crash_left_at_the_end_disturbs_nothing(tmp_path: Path, left_byte
         again.read(refs[1])
 
 
-@pytest.mark.parametrize("left_bytes", range(SEGMENT_HEAD_BYTES))
-def test_a_segment_whose_maker_died_is_passed_over(tmp_path: Path, left_bytes: int) -> None:
-    """Proves that a file without a whole head takes no blocks: the next segment does."""
+@pytest.mark.parametrize(("left_bytes", "zeros"), [*((left, 0) for left in range(SEGMENT_HEAD_BYTES)), (0, 12)])
+def test_a_segment_whose_maker_died_is_passed_over(tmp_path: Path, left_bytes: int, zeros: int) -> None:
+    """Proves that a file without a whole head, or with zeros for one as power loss leaves it, takes no blocks: the next
+    segment does."""
     store = BlockStore(tmp_path)
     refs = [_put(store, 0)]
     store.close()
-    (tmp_path / "blocks-000002.seg").write_bytes((tmp_path / FIRST).read_bytes()[:left_bytes])
+    (tmp_path / "blocks-000002.seg").write_bytes(bytes(zeros) or (tmp_path / FIRST).read_bytes()[:left_bytes])
     again = BlockStore(tmp_path)
     refs.append(_put(again, 1))
     assert refs[1].segment == 3
@@ -181,12 +182,33 @@ def test_a_segment_whose_maker_died_is_passed_over(tmp_path: Path, left_bytes: i
 
 
 def test_a_segment_of_another_format_is_refused(tmp_path: Path) -> None:
-    """Proves that the store appends only to its own format, and leaves any other as it is."""
+    """Proves that the store appends to its own version only, told from what is no segment, and leaves others alone."""
     path = tmp_path / FIRST
-    path.write_bytes(b"MEMSVBLK\x02\x00\x00\x00more")
-    with pytest.raises(CorruptBlock, match="expected a segment that begins 4d454d535642"):
-        BlockStore(tmp_path)
-    assert path.read_bytes() == b"MEMSVBLK\x02\x00\x00\x00more"
+    for content, error, match in (
+        (b"MEMSVBLK\x02\x00\x00\x00more", FormatVersion, "a segment of format version 1, got 2, at"),
+        (b"MEMSVBLX\x01\x00\x00\x00more", CorruptBlock, "expected a segment that begins 4d454d535642"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(error, match=match):
+            BlockStore(tmp_path)
+        assert path.read_bytes() == content
+
+
+def test_a_block_that_may_not_be_durable_is_written_again(tmp_path: Path) -> None:
+    """Proves that restoring counts as unsynced what it wrote, and says of a block that is not there that it is not."""
+    store = BlockStore(tmp_path)
+    ref = _put(store, 1)
+    store.close()
+    again = BlockStore(tmp_path)
+    assert again.unsynced_bytes == 0
+    assert again.restore(ref)
+    assert again.unsynced_bytes == ref.size_bytes
+    again.sync()
+    assert again.unsynced_bytes == 0
+    assert again.read(ref) == _data(1)
+    assert not again.restore(replace(ref, offset=ref.offset + 1))
+    assert not again.restore(replace(ref, segment=2))
+    assert again.unsynced_bytes == 0
 
 
 def test_blocks_are_found_without_the_log(tmp_path: Path) -> None:
@@ -293,3 +315,62 @@ def test_a_closed_store_takes_nothing(tmp_path: Path) -> None:
     assert not store.unsynced
     with pytest.raises(StorageFailed, match="closed"):
         _put(store, 1)
+
+
+def test_stores_share_segments_without_writing_each_others(tmp_path: Path) -> None:
+    """Proves that shared blocks are read from one file in both, and that what either puts later is its own."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    one = BlockStore(folders[0], segment_bytes_max=2000)
+    shared = [_put(one, block) for block in range(4)]
+    one.sync()
+    needed = {ref.segment for ref in shared}
+    share_segments(folders[0], folders[1], needed)
+    two = BlockStore(folders[1], segment_bytes_max=2000)
+    own = _put(two, 4, _data(40))
+    _put(one, 4)
+    assert own.segment == max(needed) + 1
+    assert [two.read(ref) for ref in shared] == [_data(ref.block) for ref in shared]
+    assert two.read(own) == _data(40)
+    assert all((folders[0] / path.name).samefile(path) for path in sorted(folders[1].glob("*.seg"))[:-1])
+    two.close()
+    one.close()
+    for path in folders[0].iterdir():
+        path.unlink()
+    again = BlockStore(folders[1])
+    assert [again.read(ref) for ref in (*shared, own)] == [*(_data(ref.block) for ref in shared), _data(40)]
+
+
+def test_a_store_that_is_opened_again_writes_no_segment_that_is_shared(tmp_path: Path) -> None:
+    """Proves that neither store appends to a file that has two names once it is opened, and both do when it has one."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    one = BlockStore(folders[0])
+    shared = _put(one, 0)
+    one.close()
+    share_segments(folders[0], folders[1], {1})
+    stores = [BlockStore(folder) for folder in folders]
+    own = [_put(store, 1 + at) for at, store in enumerate(stores)]
+    assert [ref.segment for ref in own] == [2, 2]
+    for store, ref in zip(stores, own, strict=True):
+        assert [store.read(one) for one in (shared, ref)] == [_data(0), _data(ref.block)]
+        store.close()
+    (folders[0] / FIRST).unlink()
+    (folders[1] / "blocks-000002.seg").unlink()
+    assert _put(BlockStore(folders[1]), 5).segment == 1
+
+
+def test_sharing_no_segment_leaves_a_store_empty(tmp_path: Path) -> None:
+    """Proves that a store which shares nothing begins with its first segment."""
+    (tmp_path / "two").mkdir()
+    share_segments(tmp_path, tmp_path / "two", set())
+    assert _put(BlockStore(tmp_path / "two"), 0).segment == 1
+
+
+def test_a_segment_that_is_not_there_cannot_be_shared(tmp_path: Path) -> None:
+    """Proves that a missing file is a typed error that names it."""
+    (tmp_path / "two").mkdir()
+    with pytest.raises(StorageFailed, match=r"blocks-000003\.seg"):
+        share_segments(tmp_path, tmp_path / "two", {3})

@@ -6,14 +6,16 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from memsvc import log as log_module
-from memsvc.errors import CorruptLog, LimitExceeded, MemsvcError, StorageFailed
-from memsvc.log import FILE_NAME, LogRecord, SessionLog
+from memsvc.errors import CorruptLog, FormatVersion, LimitExceeded, MemsvcError, StorageFailed
+from memsvc.log import FILE_NAME, LogRecord, SessionLog, read_log
 from tests.disk_faults import files_end_at, fsync_fails
 
 SESSION = uuid.UUID(int=7).hex
@@ -96,7 +98,7 @@ def test_a_log_that_is_gone_is_a_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "named"), [(0, "magic"), (8, "format version"), (12, "session id"), (30, "a head"), (36, "a head")]
+    ("offset", "named"), [(0, "magic"), (8, "format version"), (12, "session id"), (30, "a head")]
 )
 def test_a_head_of_anything_else_is_refused(tmp_path: Path, offset: int, named: str) -> None:
     """Proves that magic, version, session, and the checksums of the head are checked and named."""
@@ -106,6 +108,51 @@ def test_a_head_of_anything_else_is_refused(tmp_path: Path, offset: int, named: 
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(CorruptLog, match=f"expected {named}"):
         SessionLog.open(tmp_path, SESSION)
+
+
+def test_a_damaged_mark_of_what_is_durable_costs_nothing_in_a_whole_log(tmp_path: Path) -> None:
+    """Proves that a mark which a full disk took half of loses no record, and lets no damaged one be cut off."""
+    _log(tmp_path, [{"at": 1}, {"at": 2}]).close()
+    path = tmp_path / FILE_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:36] + bytes(8) + whole[44:])
+    assert [record.body["at"] for record in _reopened(tmp_path)] == [1, 2]
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:36] + bytes(8) + whole[44:-1])
+    with pytest.raises(CorruptLog, match="expected record 2 whole"):
+        SessionLog.open(tmp_path, SESSION)
+
+
+def test_a_log_of_another_version_is_refused_as_such(tmp_path: Path) -> None:
+    """Proves that a whole head of another version is FormatVersion, told from damage, and that nothing is changed."""
+    _log(tmp_path, [BODY]).close()
+    content = bytearray((tmp_path / FILE_NAME).read_bytes())
+    content[8:12] = (2).to_bytes(4, "little")
+    content[28:32] = google_crc32c.value(bytes(content[:28])).to_bytes(4, "little")
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(FormatVersion, match="expected a log of format version 1, got 2, at"):
+        SessionLog.open(tmp_path, SESSION)
+    assert (tmp_path / FILE_NAME).read_bytes() == content
+
+
+def test_records_that_nothing_backs_are_cut_off(tmp_path: Path) -> None:
+    """Proves that of the records past the durable ones as many count as the caller says, and that it sees no others."""
+    log = _log(tmp_path, [{"at": 1}])
+    log.sync()
+    for at in (2, 3, 4):
+        log.append(1, 1, {"at": at})
+    seen: list[int] = []
+
+    def holding(doubtful: Sequence[LogRecord]) -> int:
+        seen.extend(record.body["at"] for record in doubtful)
+        return 1
+
+    again, records = SessionLog.open(tmp_path, SESSION, holding=holding)
+    assert seen == [2, 3, 4]
+    assert [record.body["at"] for record in records] == [1, 2]
+    assert again.append(1, 1, {"at": 5}) == 3
+    again.close()
+    assert [record.body["at"] for record in _reopened(tmp_path)] == [1, 2, 5]
 
 
 @pytest.mark.parametrize("size_bytes", [0, 5, 12, HEAD_BYTES - 1])
@@ -287,3 +334,35 @@ def test_every_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MemsvcError) as raised:
         SessionLog.open(tmp_path, SESSION)
     assert str(raised.value) == f"expected the log of session {SESSION}, got no file, at {tmp_path / FILE_NAME}"
+
+
+def test_a_log_is_read_beside_who_appends_to_it(tmp_path: Path) -> None:
+    """Proves that the first records are given, as many as asked for, and that neither file nor appender is changed."""
+    log = _log(tmp_path, [{"at": at} for at in range(3)])
+    log.sync()
+    log.append(2, 5, {"at": 3})
+    before = (tmp_path / FILE_NAME).read_bytes()
+    for count in (0, 2, 4):
+        records = read_log(tmp_path, SESSION, count)
+        assert [record.body["at"] for record in records] == list(range(count))
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert log.append(2, 5, {"at": 4}) == log.sequence == 5
+    log.close()
+
+
+def test_a_log_that_lacks_records_is_not_read_as_a_shorter_one(tmp_path: Path) -> None:
+    """Proves that too few records, damage and another session's log are told when a log is read beside its appender."""
+    _log(tmp_path, [{"at": at} for at in range(3)]).close()
+    path = tmp_path / FILE_NAME
+    with pytest.raises(CorruptLog, match="expected 4 records, got 3"):
+        read_log(tmp_path, SESSION, 4)
+    with pytest.raises(CorruptLog, match="session id"):
+        read_log(tmp_path, uuid.UUID(int=8).hex, 1)
+    with pytest.raises(StorageFailed):
+        read_log(tmp_path / "missing", SESSION, 1)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert len(read_log(tmp_path, SESSION, 2)) == 2
+    with pytest.raises(CorruptLog, match="got 2"):
+        read_log(tmp_path, SESSION, 3)

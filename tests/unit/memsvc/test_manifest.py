@@ -4,6 +4,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,22 +12,42 @@ import pytest
 from memsvc.errors import ManifestUnavailable, SessionExists, SessionNotFound
 from memsvc.manifest import Manifest, SessionEntry, SqliteManifest
 from memsvc.manifest import sqlite as sqlite_module
+from memsvc.manifest.redis import RedisManifest
+from tests.redis_process import RedisProcess, needs_redis
 
-# By name: opens the manifest that is kept in a folder.
-IMPLEMENTATIONS: dict[str, Callable[[Path], Manifest]] = {
-    "sqlite": lambda folder: SqliteManifest(folder / "manifest.sqlite"),
-}
+LEASE_MS = 10_000
 
 Opener = Callable[[], Manifest]
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(scope="module")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """One Redis for all."""
+    process = RedisProcess(tmp_path_factory.mktemp("redis"))
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def empty_redis(redis_process: RedisProcess) -> RedisProcess:
+    """The same, with nothing in it, and no leases to wait for."""
+    redis_process.client.flushall()
+    redis_process.settle(LEASE_MS)
+    return redis_process
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same manifest, as often as it is called."""
     opened: list[Manifest] = []
 
     def open_one() -> Manifest:
-        opened.append(IMPLEMENTATIONS[request.param](tmp_path))
+        if request.param == "sqlite":
+            opened.append(SqliteManifest(tmp_path / "manifest.sqlite"))
+        else:
+            # One owner: the openings are one process of one node.
+            address = request.getfixturevalue("empty_redis").address(LEASE_MS)
+            opened.append(RedisManifest(tmp_path, address, owner="opener"))
         return opened[-1]
 
     yield open_one
@@ -106,6 +127,52 @@ def test_epochs_rise_by_one_or_to_what_is_asked(opener: Opener) -> None:
     assert second.next_epoch("name", 0) == 22
 
 
+def test_a_session_takes_another_name(opener: Opener) -> None:
+    """Proves that a renamed session is the same under the new name alone, and that the former one is free."""
+    first = opener()
+    first.create(_entry("name", epoch=3))
+    first.rename("name", "other")
+    assert first.get("name") is None
+    renamed = replace(_entry("name", epoch=3), name="other")
+    assert first.get("other") == renamed
+    first.create(SessionEntry("name", uuid.uuid4().hex, b"new", 1, 0))
+    assert [entry.name for entry in first.list("", 9)] == ["name", "other"]
+    first.close()
+    second = opener()
+    assert second.get("other") == renamed
+    assert second.next_epoch("other", 0) == 4
+
+
+def test_a_name_that_is_taken_is_not_given(opener: Opener) -> None:
+    """Proves that a rename to a taken name, its own included, and of an unknown one fail and change nothing."""
+    manifest = opener()
+    for name in ("a", "b"):
+        manifest.create(_entry(name))
+    for to in ("a", "b"):
+        with pytest.raises(SessionExists, match=f"got '{to}'"):
+            manifest.rename("a", to)
+    with pytest.raises(SessionNotFound, match="got 'none'"):
+        manifest.rename("none", "c")
+    assert manifest.list("", 9) == [_entry("a"), _entry("b")]
+
+
+def test_a_session_of_this_node_may_be_written(opener: Opener) -> None:
+    """Proves that whoever made a session, or asked for it, may write it in the epochs given since, renamed or not."""
+    first = opener()
+    first.check()
+    first.announce("127.0.0.1:1")
+    first.create(_entry("name"))
+    first.require_held("name", 0)
+    epoch = first.next_epoch("name", 7)
+    first.require_held("name", epoch)
+    first.rename("name", "other")
+    first.require_held("other", epoch)
+    first.close()
+    second = opener()
+    assert second.get("other") is not None
+    second.require_held("other", epoch)
+
+
 def test_epochs_of_other_sessions_stay(opener: Opener) -> None:
     """Proves that raising one session's epoch leaves its neighbours'."""
     manifest = opener()
@@ -154,8 +221,9 @@ def test_a_closed_manifest_is_unavailable(opener: Opener) -> None:
     """Proves that a call after close is the error of a manifest that does not answer."""
     manifest = opener()
     manifest.close()
-    with pytest.raises(ManifestUnavailable):
-        manifest.get("name")
+    for call in (lambda: manifest.get("name"), manifest.check):
+        with pytest.raises(ManifestUnavailable):
+            call()
 
 
 def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path: Path) -> None:
@@ -222,3 +290,15 @@ def test_sqlite_says_when_its_folder_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "none" / "manifest.sqlite"
     with pytest.raises(ManifestUnavailable, match=f"at {path}"):
         SqliteManifest(path)
+
+
+def test_sqlite_takes_an_epoch_from_outside(tmp_path: Path) -> None:
+    """Proves that an epoch that was given elsewhere is kept if it is higher, and changes nothing if it is not."""
+    manifest = SqliteManifest(tmp_path / "manifest.sqlite")
+    manifest.create(_entry("name", epoch=5))
+    for epoch, kept in ((4, 5), (9, 9), (9, 9)):
+        manifest.raise_epoch("name", epoch)
+        assert manifest.get("name") == _entry("name", epoch=kept)
+    with pytest.raises(SessionNotFound, match="got 'none'"):
+        manifest.raise_epoch("none", 1)
+    manifest.close()

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from memsvc.errors import InvalidRequest
-from memsvc.settings import LimitSettings, ServerSettings, ThreadSettings, TimingSettings, check_address
+from memsvc.settings import (
+    AccessSettings,
+    LimitSettings,
+    ObserveSettings,
+    ServerSettings,
+    ThreadSettings,
+    TimingSettings,
+    check_address,
+)
 
 
 def test_the_agreed_defaults_stand() -> None:
@@ -59,7 +67,55 @@ def test_the_longest_socket_path_is_taken() -> None:
     check_address("listen", f"unix:///{'x' * 106}")
 
 
+@pytest.mark.parametrize("address", ["unix:///run/pages.sock", "nowhere", ""])
+def test_pages_are_served_on_a_port_or_not_at_all(address: str) -> None:
+    """Proves that HTTP pages are off by default, and that anything but a host and a port is refused."""
+    assert ObserveSettings().http is None
+    with pytest.raises(InvalidRequest, match=r"^http: expected .*HOST:PORT, got"):
+        ObserveSettings(http=address)
+
+
 def test_an_unknown_manifest_is_refused() -> None:
     """Proves that a manifest nobody built is an error that names what there is."""
-    with pytest.raises(InvalidRequest, match="manifest: expected 'sqlite', got 'redis://localhost'"):
+    with pytest.raises(InvalidRequest, match=r"manifest: expected 'sqlite' or redis://.*, got 'redis://localhost'"):
         ServerSettings(data=Path("data"), listen="127.0.0.1:0", manifest="redis://localhost")
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("unix:///run/memsvc.sock", True),
+        ("127.0.0.1:0", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("10.0.0.1:1", False),
+        ("localhost.example.org:1", False),
+    ],
+)
+def test_only_this_machine_is_listened_to_without_credentials(address: str, local: bool) -> None:
+    """Proves which addresses are this machine's, and that others need a token file with TLS, or to be told so."""
+    closed = AccessSettings(token_file=Path("t"), cert=Path("c"), key=Path("k"))
+    for access in (closed, AccessSettings(insecure=True)):
+        assert ServerSettings(data=Path("data"), listen=address, access=access).listen == address
+    for access in (
+        AccessSettings(),
+        AccessSettings(token_file=Path("t")),
+        AccessSettings(cert=Path("c"), key=Path("k")),
+    ):
+        if local:
+            assert ServerSettings(data=Path("data"), listen=address, access=access).listen == address
+            continue
+        with pytest.raises(InvalidRequest, match=r"^listen: expected a Unix socket or a loopback address, or token_"):
+            ServerSettings(data=Path("data"), listen=address, access=access)
+
+
+@pytest.mark.parametrize(
+    "given", [("cert",), ("key",), ("client_ca",), ("client_ca", "cert", "key"), ("client_ca", "token_file")]
+)
+def test_half_a_set_of_access_files_is_refused(given: tuple[str, ...]) -> None:
+    """Proves that a certificate needs its key, and an authority of clients both of them and a token file."""
+    with pytest.raises(InvalidRequest, match=r"^\w+: expected \w+ beside it, got None"):
+        AccessSettings(**{name: Path(name) for name in given})  # type: ignore[arg-type]

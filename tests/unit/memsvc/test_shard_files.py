@@ -24,6 +24,16 @@ def test_what_was_stored_is_found_again_and_replaced(tmp_path: Path) -> None:
     assert stored(tmp_path, "hnsw", 0, DIGEST) is None
 
 
+def test_a_shard_of_another_version_is_made_anew(tmp_path: Path) -> None:
+    """Proves that a whole file of another version is not read, and that the one made instead takes its place."""
+    path = store(tmp_path, "hnsw", 0, DIGEST, _write)
+    assert path.name.endswith(".v1.bin")
+    path.rename(tmp_path / path.name.replace(".v1.", ".v2."))
+    assert stored(tmp_path, "hnsw", 0, DIGEST) is None
+    again = store(tmp_path, "hnsw", 0, DIGEST, _write)
+    assert list(tmp_path.iterdir()) == [again]
+
+
 def test_a_disk_that_refuses_is_a_storage_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Proves that neither a write, an fsync nor a missing folder shows as an error of the system, and that a later
     try succeeds."""
@@ -39,6 +49,6 @@ def test_a_disk_that_refuses_is_a_storage_failure(tmp_path: Path, monkeypatch: p
 
 def test_a_file_that_cannot_be_read_is_a_storage_failure(tmp_path: Path) -> None:
     """Proves that a shard which is there but unreadable is not taken for one that is missing."""
-    (folder := tmp_path / f"hnsw-0-{DIGEST}-00000000.bin").mkdir()
+    (folder := tmp_path / f"hnsw-0-{DIGEST}-00000000.v1.bin").mkdir()
     with pytest.raises(StorageFailed, match=f"expected to read a shard, got Is a directory, at {folder}"):
         stored(tmp_path, "hnsw", 0, DIGEST)

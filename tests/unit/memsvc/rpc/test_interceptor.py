@@ -23,6 +23,10 @@ async def _broken(request: Any, context: Any) -> Any:
     raise ZeroDivisionError("secret")
 
 
+async def _unfinished(request: Any, context: Any) -> Any:
+    raise NotImplementedError
+
+
 async def _stale_midway(request: Any, context: Any) -> AsyncIterator[bytes]:
     yield b"first"
     raise StaleEpoch("expected epoch 2, got 1")
@@ -111,6 +115,28 @@ def test_an_abort_and_an_unknown_method_are_grpcs_own(tmp_path: Path) -> None:
     assert (aborted.code(), aborted.details()) == (grpc.StatusCode.OUT_OF_RANGE, "its own words")
     missing, _ = asyncio.run(_error("Missing", tmp_path))
     assert missing.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_method_that_its_servicer_lacks_is_unimplemented(tmp_path: Path) -> None:
+    """Proves that a method of a .proto that nobody wrote is no internal error, and that a bug of that kind is one."""
+
+    async def called() -> list[grpc.StatusCode]:
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+        session_pb2_grpc.add_SessionServiceServicer_to_server(session_pb2_grpc.SessionServiceServicer(), server)
+        broken = {"Broken": grpc.unary_unary_rpc_method_handler(_unfinished)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test.Test", broken)])
+        server.add_insecure_port(f"unix://{tmp_path}/socket")
+        await server.start()
+        codes = []
+        async with grpc.aio.insecure_channel(f"unix://{tmp_path}/socket") as channel:
+            for method in ("protos.memsvc.v1.SessionService/GetSession", "test.Test/Broken"):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await channel.unary_unary(f"/{method}")(b"", timeout=10)
+                codes.append(raised.value.code())
+        await server.stop(0)
+        return codes
+
+    assert asyncio.run(called()) == [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL]
 
 
 def test_a_real_service_is_guarded_by_its_generated_handlers(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from protos.memsvc.v1 import types_pb2
 from tests.session_driver import LIMITS, session_spec
 
 
-@pytest.mark.parametrize("name", ["a", "9", "A.b_c-1", "x" * 128])
+@pytest.mark.parametrize("name", ["a", "9", "A.b_c-1", "x" * 128, "acme/a", f"{'t' * 64}/{'x' * 128}"])
 def test_good_names_pass_the_check(name: str) -> None:
-    """Proves that all characters and both lengths at the limit are taken."""
+    """Proves that all characters and both lengths at the limit are taken, with a tenant before them too."""
     check_name(name)
     check_id("worker", name)
 
 
-@pytest.mark.parametrize("name", ["", ".a", "-a", "a/b", "ä", "a\n", "x" * 129])
+@pytest.mark.parametrize(
+    "name", ["", ".a", "-a", "/", "/a", "a/", "a/b/c", "a//b", "../a", f"{'t' * 65}/a", "ä", "a\n", "x" * 129]
+)
 def test_bad_names_are_refused(name: str) -> None:
     """Proves that what could leave the folder or break a line is no name."""
     with pytest.raises(InvalidRequest):

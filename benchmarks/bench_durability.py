@@ -1,0 +1,321 @@
+"""What safety costs, and how long a restart takes: `python -m benchmarks.bench_durability`.
+
+    ingest      a session of the server, in this process, takes steps of 512 tokens and their blocks, BUFFERED, while a
+                thread makes everything durable every 200 ms as the server does. Beside it the same bytes of blocks and
+                log, in the same pieces, are written one after the other to one file with the same fsyncs. Both end with
+                an fsync. Rounds alternate; the ratio is that of the medians.
+    restart     a session of `--bookmarks` bookmarks, the finder left to the server, is left as kill -9 leaves it and
+                opened anew. Time is from asking for it to having it; a recall right after is timed apart. With
+                `every` each token is a bookmark; with another policy there are more tokens to replay for each.
+    snapshot    rounds of group commit that one saved tail takes.
+
+Blocks are of the demo's model, 30 layers of 3 heads; embeddings are synthetic, all else at its default.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from attn_client.session_spec import session_spec
+from attn_client.settings import BookmarkSettings, RecallSettings, WindowSettings
+from benchmarks.bench_finders import DIMS, make_text
+from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
+from memsvc.manifest import SqliteManifest
+from memsvc.session import Attachment, SessionLimits, Sessions
+from memsvc.settings import TimingSettings
+from memsvc.shards.base import Float32Array
+from protos import codec
+from protos.memsvc.v1 import memory_pb2, session_pb2, types_pb2
+
+CHUNK, BLOCK = 512, 64
+# Keys and values of 64 tokens, 30 layers, 3 heads of 64 dimensions, 2 bytes each.
+BLOCK_BYTES = 2 * 64 * 30 * 3 * 64 * 2
+# Of the restart: its blocks are not read.
+SMALL_BLOCK_BYTES = 64
+RESULT = "bench_durability.json"
+COMMAND = "python -m benchmarks.bench_durability"
+NAME = "s"
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Seconds of each round, and how many bytes each wrote."""
+
+    session_s: list[float]
+    plain_s: list[float]
+    block_bytes: int
+    log_bytes: int
+    commits_of_a_tail: int
+
+    @property
+    def ratio(self) -> float:
+        """Bytes a second of the session over those of the plain file."""
+        return float(np.median(self.plain_s) / np.median(self.session_s))
+
+
+@dataclass(frozen=True)
+class Restart:
+    """One session opened anew."""
+
+    policy: str
+    bookmarks: int
+    tokens: int
+    log_bytes: int
+    open_s: float
+    recall_s: float
+
+    @property
+    def seconds_per_100_000(self) -> float:
+        """Of opening."""
+        return self.open_s * 100_000 / self.bookmarks
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and record if wanted."""
+    chosen = _parsed(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-durability-", dir=chosen.folder) as folder:
+        ingest = measure_ingest(Path(folder), chosen.blocks, chosen.rounds, chosen.seed)
+        print(
+            f"ingest: session {np.median(ingest.session_s):.2f} s, plain {np.median(ingest.plain_s):.2f} s for "
+            f"{(ingest.block_bytes + ingest.log_bytes) / 2**20:.0f} MiB: ratio {ingest.ratio:.2f}; "
+            f"{ingest.commits_of_a_tail} commit a tail"
+        )
+        restarts = [measure_restart(Path(folder), chosen.bookmarks, policy, chosen.seed) for policy in chosen.policies]
+    for own in restarts:
+        print(
+            f"restart, {own.policy}: {own.bookmarks} bookmarks of {own.tokens} tokens, "
+            f"{own.log_bytes / 2**20:.0f} MiB of log, "
+            f"{own.open_s:.2f} s, {own.seconds_per_100_000:.2f} s per 100,000; first recall {own.recall_s:.2f} s"
+        )
+    if chosen.record:
+        _record(chosen, ingest, restarts)
+
+
+def measure_ingest(folder: Path, blocks: int, rounds: int, seed: int) -> Ingest:
+    """Both ways of writing, in turns."""
+    generator = np.random.default_rng(seed)
+    data = [generator.bytes(BLOCK_BYTES) for _ in range(CHUNK // BLOCK)]
+    steps = _steps(_embeddings(blocks * BLOCK, seed), seed)
+    session_s, plain_s = [], []
+    log_bytes = commits = 0
+    for at in range(rounds):
+        seconds, log_bytes, commits = _ingest(folder / f"session-{at}", steps, data)
+        session_s.append(seconds)
+        plain_s.append(_plain(folder / f"plain-{at}", len(steps), log_bytes // len(steps), data))
+    return Ingest(session_s, plain_s, blocks * BLOCK_BYTES, log_bytes, commits)
+
+
+def _ingest(data: Path, steps: Sequence[memory_pb2.Step], blocks: Sequence[bytes]) -> tuple[float, int, int]:
+    """Seconds that a session takes, bytes of its log, and commits of a tail after that."""
+    checks = [google_crc32c.value(block) for block in blocks]
+    with _served(data) as sessions:
+        writer = _writer(sessions, BLOCK_BYTES, BookmarkSettings())
+        session = writer.session
+        begun = time.perf_counter()
+        with _every_interval(sessions.sync):
+            for step in steps:
+                session.apply(writer, step)
+                first = step.first_position // BLOCK
+                for at, (block, check) in enumerate(zip(blocks, checks, strict=True)):
+                    session.put_block(writer, first + at, 0, block, check, types_pb2.DURABILITY_BUFFERED)
+        session.core.sync()
+        seconds = time.perf_counter() - begun
+        (log,) = data.glob("sessions/*/log")
+        log_bytes, files = log.stat().st_size, session.core.files
+        before = files.commits
+        tail = session_pb2.Tail(version=1, position=CHUNK * len(steps), last_id=1)
+        session.save_tail(writer, writer.epoch, tail)
+        return seconds, log_bytes, files.commits - before
+
+
+def _plain(path: Path, steps: int, step_bytes: int, blocks: Sequence[bytes]) -> float:
+    """Seconds that one file takes for the same bytes."""
+    piece = os.urandom(step_bytes)
+    begun = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        with _every_interval(lambda: os.fsync(file.fileno())):
+            for _ in range(steps):
+                file.write(piece)
+                for block in blocks:
+                    file.write(block)
+        os.fsync(file.fileno())
+    return time.perf_counter() - begun
+
+
+def measure_restart(folder: Path, bookmarks: int, policy: str, seed: int) -> Restart:
+    """A session of about so many bookmarks, killed, and opened anew."""
+    data, settings = folder / f"restart-{policy}", BookmarkSettings(policy=policy, finder="auto")
+    coverage = 1.0 if policy == "every" else settings.coverage
+    steps = _steps(_embeddings((round(bookmarks / coverage) // CHUNK + 1) * CHUNK, seed), seed)
+    manifest = SqliteManifest(_made(data) / "manifest.sqlite")
+    killed = Sessions(data, manifest, _limits())
+    writer = _writer(killed, SMALL_BLOCK_BYTES, settings)
+    for step in steps[:-1]:
+        writer.session.apply(writer, step)
+    # All full shards are saved by now, and nothing else is closed or synced.
+    for index in writer.session.core.state.indexes.values():
+        index.settle()
+    (log,) = data.glob("sessions/*/log")
+    found, tokens = len(writer.session.core.state.graph), writer.session.core.state.tokens.position
+    again = Sessions(data, manifest, _limits())
+    begun = time.perf_counter()
+    session = again.get(NAME)
+    opened = time.perf_counter()
+    writer = _open(again, SMALL_BLOCK_BYTES, resume_epoch=writer.epoch)
+    last = steps[-1]
+    last.recall.CopyFrom(memory_pb2.RecallRequest(top_blocks=4, budget_blocks=8))
+    asked = time.perf_counter()
+    _, pending = session.apply(writer, last)
+    assert pending is not None
+    session.recall(pending)
+    recalled = time.perf_counter()
+    result = Restart(policy, found, tokens, log.stat().st_size, opened - begun, recalled - asked)
+    again.close()
+    killed.close()
+    manifest.close()
+    return result
+
+
+@contextmanager
+def _every_interval(sync: Callable[[], None]) -> Iterator[None]:
+    """Around work during which a thread syncs as often as the server does."""
+    stopping, interval_s = threading.Event(), TimingSettings().sync_interval_ms / 1000
+
+    def run() -> None:
+        while not stopping.wait(interval_s):
+            sync()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+@contextmanager
+def _served(data: Path) -> Iterator[Sessions]:
+    manifest = SqliteManifest(_made(data) / "manifest.sqlite")
+    sessions = Sessions(data, manifest, _limits())
+    try:
+        yield sessions
+    finally:
+        sessions.close()
+        manifest.close()
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _limits() -> SessionLimits:
+    return SessionLimits(
+        sessions_max=8, step_tokens_max=4096, recalls_remembered=16, block_bytes_max=64 << 20, stream_dims_max=4096
+    )
+
+
+def _writer(sessions: Sessions, block_bytes: int, bookmarks: BookmarkSettings) -> Attachment:
+    sessions.create(NAME, session_spec(_fingerprint(block_bytes), bookmarks))
+    return _open(sessions, block_bytes, resume_epoch=0)
+
+
+def _open(sessions: Sessions, block_bytes: int, resume_epoch: int) -> Attachment:
+    request = session_pb2.OpenSessionRequest(
+        session=NAME,
+        mode=session_pb2.OPEN_MODE_WRITER,
+        fingerprint=_fingerprint(block_bytes),
+        worker="w",
+        attachment="a",
+        resume_epoch=resume_epoch,
+    )
+    sessions.open(request)
+    return sessions.attachment("a")
+
+
+def _embeddings(count: int, seed: int) -> Float32Array:
+    return make_text(count, 1, seed).rows.astype(np.float32)
+
+
+def _steps(rows: Float32Array, seed: int) -> list[memory_pb2.Step]:
+    """The rows as steps of the session's first writer."""
+    surprisal = np.random.default_rng(seed).gamma(2.0, 1.5, len(rows)).astype(np.float32)
+    return [
+        memory_pb2.Step(
+            attachment="a",
+            epoch=1,
+            seq=at + 1,
+            first_position=start,
+            count=min(CHUNK, len(rows) - start),
+            ids=np.arange(start, min(len(rows), start + CHUNK), dtype="<u4").tobytes(),
+            embeddings={"probe": codec.encode(rows[start : start + CHUNK])},
+            signals={"surprisal": codec.encode(surprisal[start : start + CHUNK])},
+        )
+        for at, start in enumerate(range(0, len(rows), CHUNK))
+    ]
+
+
+def _fingerprint(block_bytes: int) -> types_pb2.Fingerprint:
+    window = WindowSettings()
+    return types_pb2.Fingerprint(
+        model="a" * 64,
+        tokenizer="b" * 64,
+        rope="c" * 64,
+        dtype=types_pb2.ELEMENT_TYPE_BFLOAT16,
+        memory_layers=range(30),
+        sink_tokens=window.sink_tokens,
+        window_tokens=window.window_tokens,
+        chunk_tokens=CHUNK,
+        budget_blocks=RecallSettings().budget_blocks,
+        streams=[types_pb2.StreamSpec(name="probe", dims=DIMS)],
+        block_bytes=block_bytes,
+    )
+
+
+def _record(chosen: argparse.Namespace, ingest: Ingest, restarts: Sequence[Restart]) -> None:
+    details = {
+        "command": COMMAND,
+        "device": cpu_name(),
+        "seeds": [chosen.seed],
+        "ingest": asdict(ingest) | {"ratio": ingest.ratio},
+        "restarts": [asdict(own) | {"seconds_per_100_000": own.seconds_per_100_000} for own in restarts],
+    }
+    (ROOT / RESULTS / RESULT).write_text(json.dumps(details, indent=1) + "\n")
+    seeds = (chosen.seed,)
+    ratio, commits = round(ingest.ratio, 3), ingest.commits_of_a_tail
+    rows = [
+        Row(6, "BUFFERED ingest over plain writing, ratio", ratio, "at least 0.7", ratio >= 0.7, COMMAND, seeds=seeds),
+        Row(6, "group commits of a saved tail", commits, "exactly 1", commits == 1, COMMAND, seeds=seeds),
+    ]
+    for own in restarts:
+        value = round(own.seconds_per_100_000, 3)
+        name = f"restart with policy {own.policy}, s per 100,000 bookmarks"
+        rows.append(Row(6, name, value, "at most 2", value <= 2, COMMAND, seeds=seeds))
+    record(rows)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=128, help="of the ingest, a multiple of 8")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bookmarks", type=int, default=16384, help="of the restart, about")
+    parser.add_argument("--policies", nargs="+", default=["every", BookmarkSettings().policy])
+    parser.add_argument("--folder", type=Path, help="on the disk that is meant; a temporary one if absent")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", action="store_true", help="into benchmarks/results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
