@@ -2,7 +2,8 @@
 
 Each row: the share of the true 16 best blocks that a step's search finds, among all bookmarks and as of an old snapshot
 (half of them); codes that a query reads (where FAISS counts them); the time of a step's search; of an add, and of the
-search for the links of a batch of 64, a bookmark; the longest step of those; bytes of RAM a bookmark.
+search for the links of a batch of 64, a bookmark; the longest step of those; bytes of RAM a bookmark, without the
+vectors themselves (2 bytes a dimension), which are mapped files.
 
 Up to `--linked` bookmarks, the index is fed as a session feeds it: links of 64 bookmarks are searched for, then they
 are added. More than that are added without links first, and only the last 8,192 are fed so. Beside the index stand
@@ -19,7 +20,7 @@ import argparse
 import ctypes
 import json
 import math
-import mmap
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -156,9 +157,24 @@ def _all_of(marks: Bookmarks, finders: list[str], linked: int, plain: int) -> li
 
 
 def _index(name: str, marks: Bookmarks, truth: list[set[int]], old: list[set[int]], linked: int) -> Measured:
-    count, before = len(marks.rows), _resident_bytes()
+    before = _anonymous_bytes()
     spec = wire.SearchSpec(finder=KINDS[name], link_similarity_min=LINK_MIN)
-    index = StreamIndex(marks.rows.shape[1], spec, None, GROUP)
+    with tempfile.TemporaryDirectory(dir=ROOT / RESULTS) as folder:
+        return _fed(
+            StreamIndex(marks.rows.shape[1], spec, Path(folder), GROUP), name, marks, truth, old, linked, before
+        )
+
+
+def _fed(
+    index: StreamIndex,
+    name: str,
+    marks: Bookmarks,
+    truth: list[set[int]],
+    old: list[set[int]],
+    linked: int,
+    before: int,
+) -> Measured:
+    count = len(marks.rows)
     fed_from = 0 if count <= linked else count - LAST
     begun = time.perf_counter()
     for start in range(0, fed_from, BULK):
@@ -175,7 +191,7 @@ def _index(name: str, marks: Bookmarks, truth: list[set[int]], old: list[set[int
         links.append(searched - begun)
         adds.append(time.perf_counter() - searched)
     index.settle()
-    size = (_resident_bytes() - before) / count
+    size = (_anonymous_bytes() - before) / count
     faiss.cvar.indexIVF_stats.reset()
     agreement, times = _ask(index, marks, count, truth)
     codes = faiss.cvar.indexIVF_stats.ndis / len(truth)
@@ -265,11 +281,11 @@ def _true_blocks(marks: Bookmarks, total: int) -> list[set[int]]:
     return [set(list(own)[:BLOCKS]) for own in blocks]
 
 
-def _resident_bytes() -> int:
-    """RAM of this process, once what was freed is given back."""
+def _anonymous_bytes() -> int:
+    """RAM that this process holds and no file stands behind, once what was freed is given back."""
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * mmap.PAGESIZE
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def _line(row: Measured) -> str:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from attn_client.embedded import EmbeddedServer
 from attn_client.memory import MemoryClient, StepRecord
+from attn_client.settings import BookmarkSettings
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
 from memsvc.manifest import SqliteManifest
 from memsvc.session import SessionLimits, Sessions
@@ -138,7 +139,7 @@ def spec_of(policy: str, finder: str, coverage: float) -> types_pb2.SessionSpec:
             trail_blocks=16,
             trail_decay=0.95,
             trail_tokens=128,
-            links_max=4,
+            links_max=BookmarkSettings().links_max,
             link_similarity_min=0.4,
             centring_tokens=CENTRING_TOKENS,
             metric=types_pb2.METRIC_COSINE,

@@ -123,7 +123,7 @@ def _hnsw_kind() -> SealedKind:
     return SealedKind(
         "hnsw",
         "graphs",
-        lambda dims, first, _: HnswShard(dims, first),
+        HnswShard,
         HnswShard.load,
         rows_min=LEARN_ROWS,
         group_rows=_GRAPH_GROUP_ROWS,

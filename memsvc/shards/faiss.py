@@ -94,7 +94,7 @@ class FaissShard:
         self._first = first
         self._folder = folder
         self._lock = threading.Lock()
-        self._rows = LatticeRows(dims)
+        self._rows = LatticeRows(dims, folder)
         self._dims = dims
         self._serving: _Generation | None = None
         self._coming: tuple[int, Future[_Generation]] | None = None

@@ -227,5 +227,6 @@ def test_the_reading_commands_show_what_was_written(tmp_path: Path, capsys: pyte
         assert len(shown("sessions").splitlines()) == 2
         assert len(shown("bookmarks", "--session", "read", "--count", "10").splitlines()) == 11
         rows = len(explained["chosen"]) + len(explained["below_cut"])
-        assert len(shown("explain", "--session", "read").splitlines()) == 2 + rows
+        # A line of the recall, one of heads, and one of the finder.
+        assert len(shown("explain", "--session", "read").splitlines()) == 3 + rows
         worker.leave()
