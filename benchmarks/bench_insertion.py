@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from attn_client.embedded import EmbeddedServer
 from attn_client.memory import MemoryClient, StepRecord
+from attn_client.settings import BookmarkSettings
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
 from memsvc.manifest import SqliteManifest
 from memsvc.session import SessionLimits, Sessions
@@ -76,6 +77,7 @@ class Insertion:
     p99_ms: float
     centring_ms: float
     log_bytes_a_token: float
+    index_every_tokens: int = 0
 
 
 def main() -> None:
@@ -86,6 +88,7 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=32_768, help="of each run")
     arguments.add_argument("--coverage", type=float, default=0.15)
     arguments.add_argument("--vectors", type=Path, help="npz with codes int8 [n, 576] and scale float32 [n]")
+    arguments.add_argument("--index-every", type=int, nargs="+", default=[0], help="tokens between index updates")
     arguments.add_argument("--grpc", action="store_true", help="one more run of the first policy through gRPC")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--record", action="store_true")
@@ -96,8 +99,11 @@ def main() -> None:
     runs = []
     for finder in chosen.finders:
         for policy in chosen.policies:
-            runs.append(insert(spec_of(policy, finder, chosen.coverage), steps_of(chosen), chosen.tokens))
-            _print(runs[-1])
+            for every in chosen.index_every:
+                own = spec_of(policy, finder, chosen.coverage)
+                own.search.index_every_tokens = every
+                runs.append(insert(own, steps_of(chosen), chosen.tokens))
+                _print(runs[-1])
     if chosen.grpc:
         spec = spec_of(chosen.policies[0], chosen.finders[0], chosen.coverage)
         runs.append(insert_through_grpc(spec, steps_of(chosen), chosen.tokens))
@@ -138,7 +144,7 @@ def spec_of(policy: str, finder: str, coverage: float) -> types_pb2.SessionSpec:
             trail_blocks=16,
             trail_decay=0.95,
             trail_tokens=128,
-            links_max=4,
+            links_max=BookmarkSettings().links_max,
             link_similarity_min=0.4,
             centring_tokens=CENTRING_TOKENS,
             metric=types_pb2.METRIC_COSINE,
@@ -260,9 +266,9 @@ def insert_through_grpc(spec: types_pb2.SessionSpec, steps: Iterator[Tokens], to
         whole_s = time.perf_counter() - begun
         bookmarks = client.get_session("book").bookmarks
         writer.close()
-    kinds = {"policy": _word(spec.policy.kind), "finder": _finder(spec.search.finder)}
     return Insertion(
-        **kinds,
+        policy=_word(spec.policy.kind),
+        finder=_finder(spec.search.finder),
         through="gRPC",
         tokens=tokens,
         tokens_per_s=round(tokens / whole_s),
@@ -296,6 +302,7 @@ def insertion_of(
         p99_ms=round(float(np.percentile(after, 99)), 1),
         centring_ms=round(1e3 * float(times_s[centring]), 1),
         log_bytes_a_token=round(log_bytes / tokens),
+        index_every_tokens=spec.search.index_every_tokens,
     )
 
 
@@ -303,6 +310,7 @@ def rows_of(run: Insertion, chosen: argparse.Namespace) -> list[Row]:
     """The figures that the issue asks for."""
     rows = "synthetic" if chosen.vectors is None else "real"
     place = f"policy {run.policy}, finder {run.finder}, {run.tokens} tokens, {rows} rows, through {run.through}"
+    place += f", index updated every {run.index_every_tokens} tokens" if run.index_every_tokens else ""
     command, seeds = command_of(chosen), [chosen.seed]
     goal, holds = f"at least {GOAL_TOKENS_PER_S}", run.tokens_per_s >= GOAL_TOKENS_PER_S
     rates = [Row(4, f"sustained insertion, {place}, tokens/s", run.tokens_per_s, goal, holds, command, seeds=seeds)]

@@ -190,7 +190,7 @@ def ask_all(marked: Marked) -> Iterator[Asked]:
         *((f"{kind}, a tenth as budget", kind, fixed, tenth) for kind in kinds),
         ("ball, semantic, a tenth as budget", "ball", semantic, tenth),
         ("ball, every 5, a tenth as budget", "ball", DictionarySettings(every=5), tenth),
-        ("ball, every 64, a tenth as budget", "ball", DictionarySettings(every=64), tenth),
+        *((f"ball, every {c}, a tenth as budget", "ball", DictionarySettings(every=c), tenth) for c in (64, 250, 1000)),
         ("ball, skip 32, a tenth as budget", "ball", DictionarySettings(skip=32), tenth),
     ]
     for order in ("timeline", "chains"):

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.traces.format import IDS, Trace, TracedFact
+from benchmarks.traces.format import IDS, Source, Trace, TracedFact
 from memsvc.choosing import Scores, choose, follow, tally
 from memsvc.geometry import BLOCK_TOKENS, visible_blocks_ends, window_start
 from memsvc.graph import BookmarkGraph
-from memsvc.lattice import SIMILARITY_UNIT, Float64Array, centre_of, to_lattice
+from memsvc.lattice import SIMILARITY_UNIT
+from memsvc.scoring import make_scorer
 from memsvc.session.deciding import Decider
 from memsvc.session.steps import TokenStep
 from memsvc.session.vectors import TokenRows
@@ -46,11 +47,16 @@ class PreparedTrace:
     rows: Int16Array
 
     @classmethod
-    def of(cls, trace: Trace, layer: int) -> "PreparedTrace":
+    def of(
+        cls, trace: Trace, layer: int, metric: "types_pb2.Metric.ValueType" = types_pb2.METRIC_COSINE
+    ) -> "PreparedTrace":
         """Raises TraceError where the trace has no such layer."""
-        centre = centre_of(trace.embeddings(layer, 0, min(trace.tokens, CENTRING_TOKENS)))
-        count = len(trace.arrays[IDS])
-        tiles = [_lattice(trace, layer, centre, first, min(count, first + _ROWS)) for first in range(0, count, _ROWS)]
+        scorer, count = make_scorer(metric), len(trace.arrays[IDS])
+        frozen = scorer.freeze(trace.embeddings(layer, 0, min(trace.tokens, CENTRING_TOKENS)))
+        tiles = [
+            scorer.to_lattice(trace.embeddings(layer, first, min(count, first + _ROWS)), frozen)
+            for first in range(0, count, _ROWS)
+        ]
         return cls(trace, np.concatenate(tiles))
 
 
@@ -96,14 +102,20 @@ class Bookmarked:
     graph: BookmarkGraph
 
     @classmethod
-    def of(cls, prepared: PreparedTrace, policy: types_pb2.PolicySpec, links_max: int = 0) -> "Bookmarked":
+    def of(
+        cls,
+        prepared: PreparedTrace,
+        policy: types_pb2.PolicySpec,
+        links_max: int = 0,
+        finder: "types_pb2.FinderKind.ValueType" = types_pb2.FINDER_KIND_FLAT,
+    ) -> "Bookmarked":
         """Bookmarks the text as the policy says, each linked to at most `links_max` earlier ones.
 
         Raises:
             InvalidRequest: The policy's settings, or a signal that the trace lacks.
         """
         positions = bookmarks_of(prepared, policy)
-        spec = types_pb2.SearchSpec(finder=types_pb2.FINDER_KIND_FLAT, link_similarity_min=LINK_SIMILARITY_MIN)
+        spec = types_pb2.SearchSpec(finder=finder, link_similarity_min=LINK_SIMILARITY_MIN)
         index, graph = StreamIndex(prepared.trace.source.dims, spec), BookmarkGraph(max(1, links_max))
         for first in range(0, len(positions), TAIL_ROWS):
             own = positions[first : first + TAIL_ROWS]
@@ -114,6 +126,7 @@ class Bookmarked:
                 nothing = np.zeros(len(own))
                 graph.extend(own, hits.index, weights, nothing.astype(np.float32), nothing.astype(np.bool_))
             index.add(rows)
+        index.settle()
         return cls(prepared, positions, positions // BLOCK_TOKENS, index, graph)
 
 
@@ -149,10 +162,6 @@ def bookmarks_of(prepared: PreparedTrace, policy: types_pb2.PolicySpec) -> Int64
     return settled.decided.positions
 
 
-def _lattice(trace: Trace, layer: int, centre: Float64Array, first: int, end: int) -> Int16Array:
-    return to_lattice(trace.embeddings(layer, first, end), centre)
-
-
 def _candidates(trace: Trace) -> Int64Array:
     """Blocks between sinks and window when the question comes."""
     source = trace.source
@@ -160,13 +169,16 @@ def _candidates(trace: Trace) -> Int64Array:
     return np.arange(source.sink_tokens // BLOCK_TOKENS, end)
 
 
-def found_of(own: Bookmarked, ask: memory_pb2.RecallRequest) -> list[Found]:
+def trail_of(source: Source, blocks: int = TRAIL_BLOCKS, decay: float = TRAIL_DECAY) -> TrailSettings:
+    """A trail as the client asks for it unless told otherwise."""
+    return TrailSettings(blocks, decay, TRAIL_TOKENS, {STREAM: 1.0}, source.sink_tokens, source.window_tokens)
+
+
+def found_of(own: Bookmarked, ask: memory_pb2.RecallRequest, settings: TrailSettings | None = None) -> list[Found]:
     """What a recall like this finds of each fact. Where it follows links, the bookmarks have to be linked."""
     trace = own.prepared.trace
     source, tokens, candidates = trace.source, trace.tokens, _candidates(trace)
-    settings = TrailSettings(
-        TRAIL_BLOCKS, TRAIL_DECAY, TRAIL_TOKENS, {STREAM: 1.0}, source.sink_tokens, source.window_tokens
-    )
+    settings = settings or trail_of(source)
     first_block, total = source.sink_tokens // BLOCK_TOKENS, len(own.positions)
 
     def search(stream: str, queries: Int16Array, blocks_end: Int64Array, k: int) -> BlockHits:

@@ -49,7 +49,9 @@ def labelled_bars(axes: Axes, names: Sequence[str], values: Sequence[float], goa
     places = range(len(names))
     axes.barh(list(places), list(values), color=COLOURS[0], height=0.7)
     for place, value in zip(places, values, strict=True):
-        axes.annotate(f" {value:.3g}", (max(value, 0.0), place), va="center", fontsize=7)
+        axes.annotate(
+            f" {value:,.0f}" if value >= 1000 else f" {value:.3g}", (max(value, 0.0), place), va="center", fontsize=7
+        )
     axes.set_yticks(list(places), list(names), fontsize=7)
     axes.invert_yaxis()
     if goal is not None:

@@ -25,7 +25,7 @@ AUTO_ROWS = 4096
 # Bookmarks of a full shard of a kind that neither grows without end nor is saved.
 _SHARD_ROWS = 262_144
 # Lists take 0.01 to 0.03 ms for each bookmark.
-_LIST_GROUP_ROWS = 512
+_LIST_GROUP_ROWS = 256
 # A graph takes 0.1 to 0.2 ms for each bookmark; its shards grow, so that many bookmarks do not mean many searches.
 _GRAPH_GROUP_ROWS, _GRAPH_ROWS, _GRAPH_GROWTH = 128, 65_536, 4
 # More bookmarks than there can be.
@@ -123,7 +123,7 @@ def _hnsw_kind() -> SealedKind:
     return SealedKind(
         "hnsw",
         "graphs",
-        lambda dims, first, _: HnswShard(dims, first),
+        HnswShard,
         HnswShard.load,
         rows_min=LEARN_ROWS,
         group_rows=_GRAPH_GROUP_ROWS,

@@ -46,14 +46,15 @@ class HnswShard:
     Args:
         dims: Dimensions of a vector.
         first: Index of the first bookmark that will be added.
+        folder: Where vectors are mapped from; they are in memory if None.
     """
 
-    def __init__(self, dims: int, first: int = 0) -> None:
+    def __init__(self, dims: int, first: int = 0, folder: Path | None = None) -> None:
         self._dims = dims
         self._first = first
         self._lock = threading.Lock()
         self._digest = hashlib.blake2b(digest_size=16)
-        self._rows = LatticeRows(dims)
+        self._rows = LatticeRows(dims, folder)
         self._projection: Projection | None = None
         self._graph: hnswlib.Index | None = None
 

@@ -6,11 +6,11 @@
 
 With the flat finder `sealed` is 0. With another, a search on behalf of bookmark n sees
 
-    sealed(n) = the largest multiple of `group` that is at most n - 512, or 0 if that is below the kind's least
+    sealed(n) = the largest multiple of `group` that is at most n - 256, or 0 if that is below the kind's least
 
 `group` is how many bookmarks are sealed together: those of so many tokens as the spec says (see `group_rows_of`), as
 far as the kind takes them. They are handed over as soon as n is the next bookmark to come, and taken in by another
-thread; the search that is to see them waits for it. So 512 to 512 + group bookmarks are compared exactly.
+thread; the search that is to see them waits for it. So 256 to 256 + group bookmarks are compared exactly.
 
 Invariants:
     Results of the flat finder are exact: the same for any split of the bookmarks into adds, and of queries into calls.
@@ -36,9 +36,11 @@ from memsvc.shards.sealed import SealedPart
 from protos.memsvc.v1 import types_pb2 as wire
 
 # The newest bookmarks, which stay exact; also the most that one `best_earlier` may ask for.
-TAIL_ROWS = 512
+TAIL_ROWS = 256
 # Candidates for each block wanted: neighbouring tokens share blocks.
 _CANDIDATES_PER_BLOCK = 8
+# Bookmarks that come between a first part's being handed over and its being due, where the finder learns from it first.
+_HEAD_START_ROWS = 1024
 
 
 class StreamIndex:
@@ -62,7 +64,9 @@ class StreamIndex:
         self._sealed = None if kind is None else SealedPart(kind, dims, folder)
         self._group = group_rows if kind is None else min(group_rows, kind.group_rows)
         # The least that is sealed, a multiple of the group.
-        self._least = self._group * max(1, math.ceil((0 if kind is None else kind.rows_min) / self._group))
+        learnt = 0 if kind is None else kind.rows_min
+        self._least = self._group * max(1, math.ceil(learnt / self._group))
+        self._first_due = self._least + (_HEAD_START_ROWS if learnt else 0)
         self._link_dot_min = math.ceil(spec.link_similarity_min * SCALE**2)
 
     def __len__(self) -> int:
@@ -78,7 +82,7 @@ class StreamIndex:
         """Best k links of consecutive bookmarks, [m, dims] to [m, k]: similar enough, and earlier than themselves.
 
         Args:
-            queries: Bookmarks `first_index` and on, whether added yet or not; at most 512.
+            queries: Bookmarks `first_index` and on, whether added yet or not; at most 256.
             first_index: Every bookmark before it has been added.
         """
         assert first_index <= len(self)
@@ -171,7 +175,7 @@ class StreamIndex:
     def _due(self, n: int) -> int:
         """sealed(n)."""
         due = (n - TAIL_ROWS) // self._group * self._group
-        return due if due >= self._least else 0
+        return due if due >= self._first_due else 0
 
     def _hand_over(self, n: int) -> None:
         """Let what a search on behalf of bookmark n expects to be sealed be taken in."""
@@ -208,7 +212,7 @@ def _merge_sealed(
     Each query is searched with its own bound and as often as it needs: what it finds owes nothing to its company.
     """
     merged = np.full(keys.shape, NOTHING)
-    for end in np.unique(ends).tolist():
+    for end in sorted(set(ends.tolist())):
         open_, candidates = np.flatnonzero(ends == end), _CANDIDATES_PER_BLOCK * keys.shape[1]
         while len(open_):
             hits = sealed.search(queries[open_], candidates, end)
@@ -216,7 +220,9 @@ def _merge_sealed(
             found = np.where(index_of(found) >= first, found, NOTHING)
             own = _best_distinct(found, block_of, keys.shape[1])
             # Bookmarks that were not looked at are worse than the last candidate of their shard.
-            done = np.all([worst[:, -1] <= own[:, -1] for worst in hits], axis=0) | np.full(len(open_), not hits)
+            done = np.ones(len(open_), dtype=np.bool_)
+            for worst in hits:
+                done &= worst[:, -1] <= own[:, -1]
             merged[open_[done]] = own[done]
             open_, candidates = open_[~done], 2 * candidates
     return merged
@@ -227,7 +233,11 @@ def _best_distinct(keys: Int64Array, block_of: Int64Array, k: int) -> Int64Array
     result = np.full((len(keys), k), NOTHING)
     for out, row in zip(result, np.sort(keys, axis=1)[:, ::-1], strict=True):
         hits = row[row != NOTHING]
-        _, seen = np.unique(block_of[index_of(hits)], return_index=True)
-        chosen = hits[np.sort(seen)[:k]]
-        out[: len(chosen)] = chosen
+        # Place of each block's best key. Most rows are through after a few of their keys: no need to look at all.
+        places: dict[int, int] = {}
+        for place, block in enumerate(block_of[index_of(hits)].tolist()):
+            if len(places) == k:
+                break
+            places.setdefault(block, place)
+        out[: len(places)] = hits[list(places.values())]
     return result

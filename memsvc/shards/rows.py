@@ -1,14 +1,23 @@
 """The one copy of a shard's lattice vectors, which what is found is compared by exactly.
 
-Rows stand in segments, each as large as all before it, so that growing copies nothing and never stalls.
+Rows stand in segments, each as large as all before it, so that growing copies nothing and never stalls. With a folder,
+a segment is a mapped file without a name there: the kernel may write its pages out where memory is short, and what a
+machine has to hold are codes and links. Such a file vanishes with the process; the log is the truth.
 
 Invariants:
     A row never changes once appended.
+    A segment's place on the disk is reserved when it is made: a full disk is noticed then, not by a signal later. The
+    segment is then ordinary memory, which a line of the process's log says.
 
 Concurrency: rows that were appended may be read while others are.
 """
 
+import logging
+import mmap
+import os
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -25,11 +34,13 @@ class LatticeRows:
 
     Args:
         dims: Dimensions of a vector.
+        folder: Where segments are mapped from; they are ordinary memory if None.
     """
 
-    def __init__(self, dims: int) -> None:
+    def __init__(self, dims: int, folder: Path | None = None) -> None:
         self._segments: list[Int16Array] = []
         self._dims = dims
+        self._folder = folder
         self._count = 0
 
     def __len__(self) -> int:
@@ -47,7 +58,7 @@ class LatticeRows:
         while done < len(rows):
             segment, place = _segment_of(self._count)
             if segment == len(self._segments):
-                self._segments.append(np.empty((_SEGMENT_ROWS << max(0, segment - 1), self._dims), dtype=np.int16))
+                self._segments.append(_segment(_SEGMENT_ROWS << max(0, segment - 1), self._dims, self._folder))
             own = self._segments[segment]
             taken = min(len(rows) - done, len(own) - place)
             own[place : place + taken] = rows[done : done + taken]
@@ -104,6 +115,22 @@ def _dots(rows: Float32Array, queries: Float32Array, query: Int64Array) -> Float
     # A product with one vector is several times as fast.
     dots = rows @ queries[0] if len(queries) == 1 else np.einsum("nd,nd->n", rows, queries[query])
     return np.asarray(dots, dtype=np.float32)
+
+
+def _segment(count: int, dims: int, folder: Path | None) -> Int16Array:
+    """Room for rows, [count, dims]."""
+    if folder is None:
+        return np.empty((count, dims), dtype=np.int16)
+    size = 2 * count * dims
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            mapped = mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        line = "expected room for %d bytes of vectors, got %s, at %s: they are held in memory"
+        logging.getLogger(__name__).warning(line, size, error.strerror, folder)
+        return np.empty((count, dims), dtype=np.int16)
+    return np.frombuffer(mapped, dtype=np.int16).reshape(count, dims)
 
 
 def _segment_of(place: int) -> tuple[int, int]:

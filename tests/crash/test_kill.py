@@ -143,6 +143,7 @@ def test_a_killed_server_has_kept_what_it_acknowledged(tmp_path: Path) -> None:
 
 def _killed_under(server: ServerProcess, stubs: Stubs, writers: list[Writer], acks: int) -> None:
     """Lets all write until so many acknowledgements came, and kills the server in the midst of it."""
+    assert server.announced
     acknowledged, failures = threading.Semaphore(0), list[BaseException]()
 
     def live(writer: Writer) -> None:

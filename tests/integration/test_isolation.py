@@ -47,7 +47,8 @@ def shared() -> Iterator[tuple[memory_pb2.Arena, Path]]:
     nonce = os.urandom(16)
     path.write_bytes(nonce + bytes(ARENA_BYTES - 16))
     yield memory_pb2.Arena(name=path.name, size_bytes=ARENA_BYTES, nonce=nonce), path
-    path.unlink()
+    # A test that ended its server may have had it tidied up.
+    path.unlink(missing_ok=True)
 
 
 class Writer:

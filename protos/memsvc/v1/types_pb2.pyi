@@ -124,11 +124,11 @@ class _FinderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinderKind
     FINDER_KIND_HNSW: _FinderKind.ValueType  # 2
     """hnswlib over the sealed part, exact scan over the rest."""
     FINDER_KIND_FAISS: _FinderKind.ValueType  # 3
-    """FAISS's HNSW over 8-bit codes, rescored exactly, over the sealed part. Refused where FAISS is not installed."""
+    """FAISS's lists of 8-bit codes over the sealed part, rescored exactly. Refused where FAISS is not installed."""
     FINDER_KIND_WALK: _FinderKind.ValueType  # 4
     """Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
     FINDER_KIND_DICTIONARY: _FinderKind.ValueType  # 5
-    """Checkpoints over the timeline with bounds, over the sealed part: exact."""
+    """Checkpoints by topic over the sealed part, with local refinement; scores are exact."""
     FINDER_KIND_AUTO: _FinderKind.ValueType  # 6
     """The server's choice by size and by what is installed: SessionInfo.finder_status says what it is now."""
     FINDER_KIND_FAISS_GPU: _FinderKind.ValueType  # 7
@@ -142,11 +142,11 @@ FINDER_KIND_FLAT: FinderKind.ValueType  # 1
 FINDER_KIND_HNSW: FinderKind.ValueType  # 2
 """hnswlib over the sealed part, exact scan over the rest."""
 FINDER_KIND_FAISS: FinderKind.ValueType  # 3
-"""FAISS's HNSW over 8-bit codes, rescored exactly, over the sealed part. Refused where FAISS is not installed."""
+"""FAISS's lists of 8-bit codes over the sealed part, rescored exactly. Refused where FAISS is not installed."""
 FINDER_KIND_WALK: FinderKind.ValueType  # 4
 """Newest relevant bookmark, back along its chain, dictionary, table of contents: over the sealed part."""
 FINDER_KIND_DICTIONARY: FinderKind.ValueType  # 5
-"""Checkpoints over the timeline with bounds, over the sealed part: exact."""
+"""Checkpoints by topic over the sealed part, with local refinement; scores are exact."""
 FINDER_KIND_AUTO: FinderKind.ValueType  # 6
 """The server's choice by size and by what is installed: SessionInfo.finder_status says what it is now."""
 FINDER_KIND_FAISS_GPU: FinderKind.ValueType  # 7

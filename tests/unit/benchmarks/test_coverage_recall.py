@@ -21,7 +21,7 @@ def test_wilson_intervals_are_those_of_the_textbook() -> None:
 def test_every_case_makes_a_policy() -> None:
     """Proves that each policy at each coverage is one that a session accepts, and `every` stands for 100 %."""
     found = cases(POLICIES, (0.02, 0.05, 0.1, 0.2, 1.0))
-    assert len(found) == len(set(found)) == 8 * 4 + 1
+    assert len(found) == len(set(found)) == 9 * 4 + 1
     assert [case for case in found if case.coverage == 1] == [Case("every", 1.0)]
     for case in found:
         make_policy(case.spec)

@@ -62,8 +62,8 @@ def test_links_go_to_the_best_earlier_bookmarks(added_before: bool) -> None:
     """A bookmark links only to earlier ones, those of its own batch included, whether the batch is added yet or not."""
     rows = _vectors(700)
     index = _index(FLAT)
-    for start in range(0, 700, 350):
-        batch = rows[start : start + 350]
+    for start in range(0, 700, 233):
+        batch = rows[start : start + 233]
         if added_before:
             index.add(batch)
         hits = index.best_earlier(batch, start, 4)
@@ -76,7 +76,7 @@ def test_links_go_to_the_best_earlier_bookmarks(added_before: bool) -> None:
 
 def test_a_link_needs_the_least_similarity() -> None:
     """No link is below the minimum, and a minimum that nothing reaches leaves no link."""
-    rows = _vectors(300)
+    rows = _vectors(250)
     index = _index(FLAT, link_min=0.9)
     hits = index.best_earlier(rows, 0, 4)
     assert hits.dot[hits.index >= 0].min() >= 0.9 * SCALE**2
@@ -115,18 +115,18 @@ def test_an_empty_index_finds_nothing() -> None:
 @pytest.mark.parametrize(
     ("finder", "count", "least", "sealed"),
     [
-        (HNSW, 8000, 0.98, "hnsw: 7424 bookmarks in 1 graphs, 576"),
-        (FAISS, 8000, 0.98, "faiss: 7424 bookmarks in 1 sets of lists, 576"),
-        (AUTO, 8000, 0.98, "auto, faiss: 7424 bookmarks in 1 sets of lists, 576"),
-        (DICTIONARY, 3000, 1.0, "dictionary: 2304 bookmarks in 1 dictionaries, 696"),
+        (HNSW, 8000, 0.98, "hnsw: 7680 bookmarks in 1 graphs, 320"),
+        (FAISS, 8000, 0.98, "faiss: 7680 bookmarks in 1 sets of lists, 320"),
+        (AUTO, 8000, 0.98, "auto, faiss: 7680 bookmarks in 1 sets of lists, 320"),
+        (DICTIONARY, 3000, 1.0, "dictionary: 2560 bookmarks in 1 dictionaries, 440"),
         # Reported rather than promised: the walk answers with what it meets.
-        (WALK, 3000, 0.05, "walk: 2304 bookmarks in 1 sets of chains, 696"),
+        (WALK, 3000, 0.05, "walk: 2560 bookmarks in 1 sets of chains, 440"),
     ],
 )
 def test_a_finder_seals_all_but_the_newest_and_finds_nearly_the_same(
     finder: "wire.FinderKind.ValueType", count: int, least: float, sealed: str
 ) -> None:
-    """Proves that 512 to 767 bookmarks stay exact, that the status says so in words, and that of the blocks and
+    """Proves that 256 to 511 bookmarks stay exact, that the status says so in words, and that of the blocks and
     links that flat finds on clustered data each finder finds its share."""
     rows, block_of = _vectors(count), _blocks(count)
     flat, other = _index(FLAT), _index(finder)
@@ -188,12 +188,12 @@ def test_hnsw_blocks_respect_what_a_view_may_see() -> None:
 
 @pytest.mark.parametrize("finder", [HNSW, FAISS, WALK, DICTIONARY, AUTO])
 def test_links_do_not_depend_on_the_split(finder: "wire.FinderKind.ValueType", monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proves that steps of 333, of 512 and of uneven sizes give the same links, bit for bit, across many seals and new
+    """Proves that steps of 167, of 256 and of uneven sizes give the same links, bit for bit, across many seals and new
     generations of lists, whenever the threads that take bookmarks in happen to run."""
     monkeypatch.setattr(faiss, "_GROWTH", 1.05)
     rows = _vectors(7000 if finder in (HNSW, FAISS, AUTO) else 1800)
     keys = []
-    for sizes in ([333], [512], [1, 130, 7, 500]):
+    for sizes in ([167], [256], [1, 130, 7, 250]):
         index, parts, start = _index(finder), [], 0
         while start < len(rows):
             own = rows[start : start + sizes[len(parts) % len(sizes)]]
@@ -210,8 +210,8 @@ def test_links_of_bookmarks_that_are_added_already_go_back_only() -> None:
     rows = _vectors(6000)
     index = _index(HNSW)
     index.add(rows)
-    hits = index.best_earlier(rows[3000:3300], 3000, 4)
-    assert (hits.index < np.arange(3000, 3300)[:, None]).all()
+    hits = index.best_earlier(rows[3000:3250], 3000, 4)
+    assert (hits.index < np.arange(3000, 3250)[:, None]).all()
     assert (hits.index >= 0).any(axis=1).all()
 
 
@@ -221,15 +221,15 @@ def test_an_index_gone_back_to_a_cut_answers_like_one_that_never_went_on() -> No
     rows, other, block_of = _vectors(7000), _vectors(1000, seed=9), _blocks(8000)
     straight, replayed = _index(FAISS), _index(FAISS)
     lost = _index(FAISS)
-    for start in range(0, 7000, 500):
-        lost.best_earlier(rows[start : start + 500], start, 4)
-        lost.add(rows[start : start + 500])
-        straight.best_earlier(rows[start : start + 500], start, 4)
-        straight.add(rows[start : start + 500])
+    for start in range(0, 7000, 250):
+        lost.best_earlier(rows[start : start + 250], start, 4)
+        lost.add(rows[start : start + 250])
+        straight.best_earlier(rows[start : start + 250], start, 4)
+        straight.add(rows[start : start + 250])
     replayed.add(rows)
     ends = np.full(20, block_of[-1] + 1)
-    for start in (0, 500):
-        own = other[start : start + 500]
+    for start in range(0, 1000, 250):
+        own = other[start : start + 250]
         links = [one.best_earlier(own, 7000 + start, 4).keys for one in (straight, replayed)]
         np.testing.assert_array_equal(*links)
         for one in (straight, replayed):
@@ -299,7 +299,7 @@ def test_kinds_without_files_keep_none(tmp_path: Path, monkeypatch: pytest.Monke
     index = _index(DICTIONARY, folder=tmp_path)
     index.add(rows)
     hits = index.best_blocks(rows[:20], np.full(20, block_of[-1] + 1), block_of, len(rows), 8)
-    assert index.status().startswith("dictionary: 1536 bookmarks in 3 dictionaries, ")
+    assert index.status().startswith("dictionary: 1792 bookmarks in 4 dictionaries, ")
     flat = _index(FLAT)
     flat.add(rows)
     exact = flat.best_blocks(rows[:20], np.full(20, block_of[-1] + 1), block_of, len(rows), 8)

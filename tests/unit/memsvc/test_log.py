@@ -97,9 +97,7 @@ def test_a_log_that_is_gone_is_a_loss(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("offset", "named"), [(0, "magic"), (8, "format version"), (12, "session id"), (30, "a head")]
-)
+@pytest.mark.parametrize(("offset", "named"), [(0, "magic"), (8, "format version"), (12, "session id"), (30, "a head")])
 def test_a_head_of_anything_else_is_refused(tmp_path: Path, offset: int, named: str) -> None:
     """Proves that magic, version, session, and the checksums of the head are checked and named."""
     _log(tmp_path, [BODY]).close()

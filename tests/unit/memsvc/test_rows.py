@@ -1,5 +1,7 @@
 """The one copy of a shard's vectors: what stands where, and exact comparison."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,15 @@ from memsvc.shards.rows import LatticeRows
 DIMS = 8
 
 
-@pytest.fixture
-def filled(monkeypatch: pytest.MonkeyPatch) -> tuple[LatticeRows, np.ndarray]:
+@pytest.fixture(params=["memory", "mapped", "no room"])
+def filled(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> tuple[LatticeRows, np.ndarray]:
     """Rows over several segments, appended in uneven parts, and the same as one array."""
     monkeypatch.setattr(rows_module, "_SEGMENT_ROWS", 16)
     data = np.random.default_rng(2).integers(-900, 900, (301, DIMS)).astype(np.int16)
-    rows = LatticeRows(DIMS)
+    folders = {"memory": None, "mapped": tmp_path, "no room": tmp_path / "gone"}
+    rows = LatticeRows(DIMS, folders[request.param])
     for start, end in ((0, 1), (1, 16), (16, 90), (90, 90), (90, 301)):
         rows.extend(data[start:end])
     return rows, data
@@ -42,3 +47,22 @@ def test_own_places_are_compared_exactly(filled: tuple[LatticeRows, np.ndarray])
     assert index_of(keys)[1].tolist() == [12, -1, -1]
     assert keys[1, 1] == NOTHING
     np.testing.assert_array_equal(rows.compared(queries, 0, 301, 1)[:, 0] >= keys[:, 0], [True, True])
+
+
+def test_mapped_segments_have_no_name_and_vanish_with_their_rows(tmp_path: Path) -> None:
+    """Proves that nothing is left to collect after a crash: the folder lists no file while rows are mapped from it."""
+    rows = LatticeRows(DIMS, tmp_path)
+    rows.extend(np.ones((10, DIMS), dtype=np.int16))
+    assert list(tmp_path.iterdir()) == []
+    with Path("/proc/self/maps").open() as maps:
+        assert any(str(tmp_path) in line and "(deleted)" in line for line in maps)
+
+
+def test_where_the_disk_has_no_room_rows_are_held_and_a_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Proves that a folder that refuses costs memory and no row, and that it is told."""
+    rows = LatticeRows(DIMS, tmp_path / "gone")
+    rows.extend(np.ones((10, DIMS), dtype=np.int16))
+    assert len(rows) == 10
+    assert "they are held in memory" in caplog.text
