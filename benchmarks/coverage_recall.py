@@ -2,7 +2,7 @@
 
 Each DIR is a trace (`benchmarks.traces`); facts of a kind are counted over all of them. What is measured is defined in
 `benchmarks.recall_of_trace`. Intervals are Wilson's, 95 %. One process a core; set OMP_NUM_THREADS=1. The policy
-`attention` needs traces that were made with `--mass`. `benchmarks.coverage_figures` draws and records what this writes.
+`attention` needs traces that were made with `--mass`. `benchmarks.figures.coverage` draws and records what this writes.
 """
 
 import argparse

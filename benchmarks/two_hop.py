@@ -29,7 +29,7 @@ from protos.memsvc.v1 import memory_pb2
 from protos.memsvc.v1 import types_pb2 as wire
 
 COVERAGE = 0.19
-LINKS, HOP_BLOCKS = (16, 4, 8), (8, 4)
+LINKS, HOP_BLOCKS = (16, 4, 8), (4, 8)
 POLICIES = ("surprisal", "rarity", "novelty", "every")
 KIND = "two-hop"
 NAME = "two-hop whole-fact recall, hops on minus off, points"

@@ -6,8 +6,6 @@ import os
 import sys
 import threading
 
-from threadpoolctl import threadpool_limits
-
 from memsvc.lines import start_lines
 from memsvc.server import serve
 from memsvc.settings import ServerSettings
@@ -27,9 +25,12 @@ def run_server(settings: ServerSettings, *, exit_with_stdin: bool, log_level: st
     Raises:
         MemsvcError: The server did not start.
     """
+    # Importing it changes the environment, which is a server's to do and nobody else's.
+    from threadpoolctl import threadpool_limits
+
     start_lines(log_level, log_format, sys.stderr)
-    # Steps of several sessions run side by side on threads of their own. Threads of BLAS that wait for each other beside
-    # them take several times as long as one: 2,200 tokens a second against 15,000 on two busy cores.
+    # Steps of several sessions run side by side on threads of their own. BLAS threads that wait for each other beside
+    # these take several times as long as one: 2,200 tokens a second against 15,000, two busy cores.
     with threadpool_limits(limits=1, user_api="blas"):
         asyncio.run(_serve(settings, exit_with_stdin))
 

@@ -19,8 +19,8 @@ from protos.memsvc.v1 import types_pb2 as wire
 GROUP_ROWS = 256
 # Tokens whose bookmarks are sealed together, unless the spec says how many.
 _INDEX_EVERY_TOKENS = 4096
-# With the finder of the server's choice, fewer bookmarks than this are all compared: that takes no more time than a
-# search over codes, and is exact.
+# With the finder of the server's choice, bookmarks are all compared until so many can be sealed (see StreamIndex): that
+# takes no more time than a search over codes, and is exact.
 AUTO_ROWS = 4096
 # Bookmarks of a full shard of a kind that neither grows without end nor is saved.
 _SHARD_ROWS = 262_144

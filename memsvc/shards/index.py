@@ -1,16 +1,17 @@
 """All bookmarks of one stream: what finds their links and the blocks that tokens vote for.
 
     bookmarks   [0, sealed)                              [sealed, len)
-    finder      of the spec's kind, approximate but      flat, exact
-                for the dictionary (`memsvc.shards.sealed`)
+    finder      of the spec's kind, approximate          flat, exact
+                (`memsvc.shards.sealed`)
 
 With the flat finder `sealed` is 0. With another, a search on behalf of bookmark n sees
 
-    sealed(n) = the largest multiple of `group` that is at most n - 256, or 0 if that is below the kind's least
+    sealed(n) = the largest multiple of `group` that is at most n - 256, or 0 as long as that is below what the kind
+                seals at first: what it learns from, and 1,024 more that come while it does
 
 `group` is how many bookmarks are sealed together: those of so many tokens as the spec says (see `group_rows_of`), as
 far as the kind takes them. They are handed over as soon as n is the next bookmark to come, and taken in by another
-thread; the search that is to see them waits for it. So 256 to 256 + group bookmarks are compared exactly.
+thread; the search that is to see them waits for it. So from the first seal on 256 to 256 + group bookmarks are compared exactly.
 
 Invariants:
     Results of the flat finder are exact: the same for any split of the bookmarks into adds, and of queries into calls.

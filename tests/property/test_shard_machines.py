@@ -196,9 +196,7 @@ class IndexMachine(RuleBasedStateMachine):
             own[:found] = keys_of(self.rows[:total], query)[bookmarks]
             assert np.array_equal(hits.dot[at, :found], dot_of(own[:found]))
             self._check(own, *self._blocks_seen(query, range(first, int(ends[at])), total))
-        alone = [
-            self.index.best_blocks(queries[[at]], ends[[at]], self.blocks, total, k, first) for at in range(count)
-        ]
+        alone = [self.index.best_blocks(queries[[at]], ends[[at]], self.blocks, total, k, first) for at in range(count)]
         assert np.array_equal(np.concatenate([own.bookmark for own in alone]), hits.bookmark)
 
     @precondition(lambda self: len(self.rows))
