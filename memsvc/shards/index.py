@@ -11,7 +11,8 @@ With the flat finder `sealed` is 0. With another, a search on behalf of bookmark
 
 `group` is how many bookmarks are sealed together: those of so many tokens as the spec says (see `group_rows_of`), as
 far as the kind takes them. They are handed over as soon as n is the next bookmark to come, and taken in by another
-thread; the search that is to see them waits for it. So from the first seal on 256 to 256 + group bookmarks are compared exactly.
+thread; the search that is to see them waits for it. So from the first seal on, 256 to 256 + group bookmarks are
+compared exactly.
 
 Invariants:
     Results of the flat finder are exact: the same for any split of the bookmarks into adds, and of queries into calls.

@@ -13,6 +13,8 @@ def make_parts_small(patch: pytest.MonkeyPatch) -> None:
     """The newest 64 bookmarks are compared exactly, graphs and lists begin at 128, and shards are full at 256."""
     for module in (index, links):
         patch.setattr(module, "TAIL_ROWS", EXACT_ROWS)
+    # Else short sessions would have nothing sealed.
+    patch.setattr(index, "_HEAD_START_ROWS", EXACT_ROWS)
     for module in (hnsw, faiss):
         patch.setattr(module, "LEARN_ROWS", 128)
         patch.setattr(module, "_EXACT_ROWS", 128)
