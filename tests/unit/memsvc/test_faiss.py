@@ -121,7 +121,7 @@ def test_a_generation_that_cannot_be_saved_is_told_and_no_bookmark_is_lost(
     monkeypatch.setattr(faiss, "_GROWTH", 1.25)
     rows = _vectors(9000)
     shard = FaissShard(DIMS, 0, tmp_path / "gone")
-    with pytest.raises(StorageFailed, match="expected to (write a shard|list shards)"):
+    with pytest.raises(StorageFailed, match=r"expected to (write a shard|list shards)"):
         shard.add(rows)
     assert len(shard) == 9000
     np.testing.assert_array_equal(shard.search(rows[:100], 1).dot[:, 0], (rows[:100].astype(np.int64) ** 2).sum(axis=1))
