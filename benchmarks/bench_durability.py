@@ -28,12 +28,13 @@ import google_crc32c
 import numpy as np
 
 from attn_client.session_spec import session_spec
-from attn_client.settings import BookmarkSettings, RecallSettings, WindowSettings
+from attn_client.settings import BookmarkSettings
 from benchmarks.bench_finders import DIMS, make_text
+from benchmarks.own_session import NAME, fingerprint, limits, new_writer, open_writer, served
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
 from memsvc.log import SessionLog
 from memsvc.manifest import SqliteManifest
-from memsvc.session import Attachment, SessionLimits, Sessions
+from memsvc.session import Sessions
 from memsvc.session.files import SessionFiles
 from memsvc.session.records import RecordKind, pack_block
 from memsvc.settings import TimingSettings
@@ -48,7 +49,6 @@ BLOCK_BYTES = 2 * 64 * 30 * 3 * 64 * 2
 SMALL_BLOCK_BYTES = 64
 RESULT = "bench_durability.json"
 COMMAND = "python -m benchmarks.bench_durability"
-NAME = "s"
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def measure_ingest(folder: Path, blocks: int, rounds: int, seed: int) -> Ingest:
 def _ingest(data: Path, steps: Sequence[memory_pb2.Step], blocks: Sequence[bytes]) -> tuple[float, int, int]:
     """Seconds that a session takes, bytes of its log, and commits of a tail after that."""
     checks = [google_crc32c.value(block) for block in blocks]
-    with _served(data) as sessions:
-        writer = _writer(sessions, BLOCK_BYTES, BookmarkSettings())
+    with served(_made(data)) as sessions:
+        writer = new_writer(sessions, _spec(BLOCK_BYTES, BookmarkSettings()))
         session = writer.session
         begun = time.perf_counter()
         with _every_interval(sessions.sync):
@@ -191,8 +191,9 @@ def measure_restart(folder: Path, bookmarks: int, policy: str, seed: int) -> Res
     coverage = 1.0 if policy == "every" else settings.coverage
     steps = _steps(_embeddings((round(bookmarks / coverage) // CHUNK + 1) * CHUNK, seed), seed)
     manifest = SqliteManifest(_made(data) / "manifest.sqlite")
-    killed = Sessions(data, manifest, _limits())
-    writer = _writer(killed, SMALL_BLOCK_BYTES, settings)
+    spec = _spec(SMALL_BLOCK_BYTES, settings)
+    killed = Sessions(data, manifest, limits())
+    writer = new_writer(killed, spec)
     for step in steps[:-1]:
         writer.session.apply(writer, step)
     # All full shards are saved by now, and nothing else is closed or synced.
@@ -200,11 +201,11 @@ def measure_restart(folder: Path, bookmarks: int, policy: str, seed: int) -> Res
         index.settle()
     (log,) = data.glob("sessions/*/log")
     found, tokens = len(writer.session.core.state.graph), writer.session.core.state.tokens.position
-    again = Sessions(data, manifest, _limits())
+    again = Sessions(data, manifest, limits())
     begun = time.perf_counter()
     session = again.get(NAME)
     opened = time.perf_counter()
-    writer = _open(again, SMALL_BLOCK_BYTES, resume_epoch=writer.epoch)
+    writer = open_writer(again, spec.fingerprint, resume_epoch=writer.epoch)
     last = steps[-1]
     last.recall.CopyFrom(memory_pb2.RecallRequest(top_blocks=4, budget_blocks=8))
     asked = time.perf_counter()
@@ -237,44 +238,13 @@ def _every_interval(sync: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-@contextmanager
-def _served(data: Path) -> Iterator[Sessions]:
-    manifest = SqliteManifest(_made(data) / "manifest.sqlite")
-    sessions = Sessions(data, manifest, _limits())
-    try:
-        yield sessions
-    finally:
-        sessions.close()
-        manifest.close()
-
-
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
 
-def _limits() -> SessionLimits:
-    return SessionLimits(
-        sessions_max=8, step_tokens_max=4096, recalls_remembered=16, block_bytes_max=64 << 20, stream_dims_max=4096
-    )
-
-
-def _writer(sessions: Sessions, block_bytes: int, bookmarks: BookmarkSettings) -> Attachment:
-    sessions.create(NAME, session_spec(_fingerprint(block_bytes), bookmarks))
-    return _open(sessions, block_bytes, resume_epoch=0)
-
-
-def _open(sessions: Sessions, block_bytes: int, resume_epoch: int) -> Attachment:
-    request = session_pb2.OpenSessionRequest(
-        session=NAME,
-        mode=session_pb2.OPEN_MODE_WRITER,
-        fingerprint=_fingerprint(block_bytes),
-        worker="w",
-        attachment="a",
-        resume_epoch=resume_epoch,
-    )
-    sessions.open(request)
-    return sessions.attachment("a")
+def _spec(block_bytes: int, bookmarks: BookmarkSettings) -> types_pb2.SessionSpec:
+    return session_spec(fingerprint(DIMS, CHUNK, block_bytes, memory_layers=range(30)), bookmarks)
 
 
 def _embeddings(count: int, seed: int) -> Float32Array:
@@ -286,7 +256,7 @@ def _steps(rows: Float32Array, seed: int) -> list[memory_pb2.Step]:
     surprisal = np.random.default_rng(seed).gamma(2.0, 1.5, len(rows)).astype(np.float32)
     return [
         memory_pb2.Step(
-            attachment="a",
+            attachment=NAME,
             epoch=1,
             seq=at + 1,
             first_position=start,
@@ -297,23 +267,6 @@ def _steps(rows: Float32Array, seed: int) -> list[memory_pb2.Step]:
         )
         for at, start in enumerate(range(0, len(rows), CHUNK))
     ]
-
-
-def _fingerprint(block_bytes: int) -> types_pb2.Fingerprint:
-    window = WindowSettings()
-    return types_pb2.Fingerprint(
-        model="a" * 64,
-        tokenizer="b" * 64,
-        rope="c" * 64,
-        dtype=types_pb2.ELEMENT_TYPE_BFLOAT16,
-        memory_layers=range(30),
-        sink_tokens=window.sink_tokens,
-        window_tokens=window.window_tokens,
-        chunk_tokens=CHUNK,
-        budget_blocks=RecallSettings().budget_blocks,
-        streams=[types_pb2.StreamSpec(name="probe", dims=DIMS)],
-        block_bytes=block_bytes,
-    )
 
 
 def _record(chosen: argparse.Namespace, ingest: Ingest, restarts: Sequence[Restart]) -> None:

@@ -26,17 +26,17 @@ import numpy.typing as npt
 
 from attn_client.embedded import EmbeddedServer
 from attn_client.memory import MemoryClient, StepRecord
+from attn_client.session_spec import session_spec
 from attn_client.settings import BookmarkSettings
+from benchmarks.own_session import NAME, fingerprint, new_writer, served
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
-from memsvc.manifest import SqliteManifest
-from memsvc.session import SessionLimits, Sessions
 from protos import codec
-from protos.memsvc.v1 import memory_pb2, session_pb2, types_pb2
+from protos.memsvc.v1 import memory_pb2, types_pb2
 
 DIMS = 576
 STEP_TOKENS = 256
 TOPICS = 300
-CENTRING_TOKENS = 4096
+CENTRING_TOKENS = BookmarkSettings().centring_tokens
 GOAL_TOKENS_PER_S = 20_000
 GOAL_STALL_MS = 50
 RESULT = "bench_insertion.json"
@@ -117,39 +117,14 @@ def main() -> None:
 
 def spec_of(policy: str, finder: str, coverage: float) -> types_pb2.SessionSpec:
     """A session with the client's defaults, but for policy, finder and coverage."""
-    kinds = _kinds()
-    weights = [types_pb2.PolicyWeight(kind=kinds[name], weight=weight) for name, weight in _HYBRID]
-    return types_pb2.SessionSpec(
-        fingerprint=types_pb2.Fingerprint(
-            model="a" * 64,
-            tokenizer="b" * 64,
-            rope="c" * 64,
-            dtype=types_pb2.ELEMENT_TYPE_BFLOAT16,
-            memory_layers=[0],
-            sink_tokens=64,
-            window_tokens=512,
-            chunk_tokens=STEP_TOKENS,
-            budget_blocks=24,
-            streams=[types_pb2.StreamSpec(name="probe", dims=DIMS, weight=1.0)],
-            block_bytes=4096,
-        ),
-        policy=types_pb2.PolicySpec(
-            kind=kinds[policy],
-            coverage=coverage,
-            every_tokens=round(1 / coverage),
-            weights=weights if policy == "hybrid" else [],
-        ),
-        search=types_pb2.SearchSpec(
-            finder=types_pb2.FinderKind.Value(f"FINDER_KIND_{finder.upper()}"),
-            trail_blocks=16,
-            trail_decay=0.95,
-            trail_tokens=128,
-            links_max=BookmarkSettings().links_max,
-            link_similarity_min=0.4,
-            centring_tokens=CENTRING_TOKENS,
-            metric=types_pb2.METRIC_COSINE,
-        ),
+    bookmarks = BookmarkSettings(
+        policy=policy,
+        coverage=coverage,
+        every_tokens=round(1 / coverage),
+        finder=finder,  # type: ignore[arg-type]
+        hybrid_weights=_HYBRID,
     )
+    return session_spec(fingerprint(DIMS, STEP_TOKENS, block_bytes=4096, memory_layers=[0]), bookmarks)
 
 
 def steps_of(chosen: argparse.Namespace) -> Iterator[Tokens]:
@@ -202,34 +177,16 @@ def real_rows(vectors: Path, generator: np.random.Generator) -> Iterator[Float32
 
 def insert(spec: types_pb2.SessionSpec, steps: Iterator[Tokens], tokens: int) -> Insertion:
     """Feeds one session of an own data folder, inside this process."""
-    limits = SessionLimits(
-        sessions_max=8, step_tokens_max=4096, recalls_remembered=16, block_bytes_max=1 << 20, stream_dims_max=DIMS
-    )
-    with tempfile.TemporaryDirectory(prefix="insertion-") as folder:
-        manifest = SqliteManifest(Path(folder) / "manifest.sqlite")
-        sessions = Sessions(Path(folder), manifest, limits)
-        try:
-            sessions.create("book", spec)
-            asked = session_pb2.OpenSessionRequest(
-                session="book",
-                mode=session_pb2.OPEN_MODE_WRITER,
-                fingerprint=spec.fingerprint,
-                worker="bench",
-                attachment="bench",
-            )
-            epoch = sessions.open(asked).epoch
-            writer = sessions.attachment("bench")
-            times_s, cpu_s = [], 0.0
-            for seq in range(1, tokens // STEP_TOKENS + 1):
-                message = message_of(next(steps), seq, epoch)
-                busy, begun = time.process_time(), time.perf_counter()
-                ack, _ = writer.session.apply(writer, message)
-                times_s.append(time.perf_counter() - begun)
-                cpu_s += time.process_time() - busy
-            log_bytes = sum(file.stat().st_size for file in Path(folder).rglob("log"))
-        finally:
-            sessions.close()
-            manifest.close()
+    with tempfile.TemporaryDirectory(prefix="insertion-") as folder, served(Path(folder)) as sessions:
+        writer = new_writer(sessions, spec)
+        times_s, cpu_s = [], 0.0
+        for seq in range(1, tokens // STEP_TOKENS + 1):
+            message = message_of(next(steps), seq, writer.epoch)
+            busy, begun = time.process_time(), time.perf_counter()
+            ack, _ = writer.session.apply(writer, message)
+            times_s.append(time.perf_counter() - begun)
+            cpu_s += time.process_time() - busy
+        log_bytes = sum(file.stat().st_size for file in Path(folder).rglob("log"))
     return insertion_of(spec, np.array(times_s), cpu_s, ack.bookmarks, log_bytes)
 
 
@@ -237,7 +194,7 @@ def message_of(tokens: Tokens, seq: int, epoch: int) -> memory_pb2.Step:
     """A step as it comes off the wire; embeddings as bfloat16, as a model on a GPU has them."""
     half = (tokens.embeddings.view(np.uint32) >> 16).astype(np.uint16)
     return memory_pb2.Step(
-        attachment="bench",
+        attachment=NAME,
         epoch=epoch,
         seq=seq,
         first_position=(seq - 1) * STEP_TOKENS,
@@ -256,15 +213,15 @@ def insert_through_grpc(spec: types_pb2.SessionSpec, steps: Iterator[Tokens], to
         half = (own.embeddings.view(np.uint32) >> 16).astype(np.uint16)
         records.append(StepRecord(at, own.ids, {"probe": half}, own.signals, (0, 0), None))
     with EmbeddedServer(None) as server, MemoryClient(server.address) as client:
-        client.create_session("book", spec)
-        writer = client.open_writer("book", spec.fingerprint)
+        client.create_session(NAME, spec)
+        writer = client.open_writer(NAME, spec.fingerprint)
         begun = time.perf_counter()
         for step in records:
             if not writer.append(step, wait=True):
                 raise RuntimeError(f"expected room for every step, got none at position {step.first_position}")
         writer.settle(_TIMEOUT_S)
         whole_s = time.perf_counter() - begun
-        bookmarks = client.get_session("book").bookmarks
+        bookmarks = client.get_session(NAME).bookmarks
         writer.close()
     return Insertion(
         policy=_word(spec.policy.kind),

@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.bench_insertion import STEP_TOKENS, Tokens, message_of, spec_of, steps_of
+from benchmarks.own_session import new_writer, served
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
-from memsvc.manifest import SqliteManifest
-from memsvc.session import SessionLimits, Sessions
-from protos.memsvc.v1 import session_pb2, types_pb2
+from protos.memsvc.v1 import types_pb2
 
 # SmolLM2's KV of a token in bfloat16, and the share of it that memory may take.
 KV_BYTES_A_TOKEN = 22.5 * 1024
@@ -65,31 +64,12 @@ def main() -> None:
 
 def space_of(spec: types_pb2.SessionSpec, steps: Iterator[Tokens], tokens: tuple[int, int]) -> Space:
     """Feed one session up to both lengths."""
-    limits = SessionLimits(
-        sessions_max=8, step_tokens_max=4096, recalls_remembered=16, block_bytes_max=1 << 20, stream_dims_max=1 << 14
-    )
-    with tempfile.TemporaryDirectory(dir=ROOT / RESULTS) as place:
-        folder = Path(place)
-        manifest = SqliteManifest(folder / "manifest.sqlite")
-        sessions = Sessions(folder, manifest, limits)
-        try:
-            sessions.create("book", spec)
-            asked = session_pb2.OpenSessionRequest(
-                session="book",
-                mode=session_pb2.OPEN_MODE_WRITER,
-                fingerprint=spec.fingerprint,
-                worker="bench",
-                attachment="bench",
-            )
-            epoch, writer = sessions.open(asked).epoch, sessions.attachment("bench")
-            seen = []
-            for seq in range(1, tokens[1] // STEP_TOKENS + 1):
-                ack, _ = writer.session.apply(writer, message_of(next(steps), seq, epoch))
-                if seq * STEP_TOKENS in tokens:
-                    seen.append((*_memory(), _disk(folder, "log"), _disk(folder, "*")))
-        finally:
-            sessions.close()
-            manifest.close()
+    with tempfile.TemporaryDirectory(dir=ROOT / RESULTS) as place, served(folder := Path(place)) as sessions:
+        writer, seen = new_writer(sessions, spec), []
+        for seq in range(1, tokens[1] // STEP_TOKENS + 1):
+            ack, _ = writer.session.apply(writer, message_of(next(steps), seq, writer.epoch))
+            if seq * STEP_TOKENS in tokens:
+                seen.append((*_memory(), _disk(folder, "log"), _disk(folder, "*")))
     grown = [(after - before) / (tokens[1] - tokens[0]) for before, after in zip(*seen, strict=True)]
     return Space(tokens, ack.bookmarks, *grown)
 

@@ -24,9 +24,9 @@ from attn_client.memory import MemoryClient, MemorySession, RecallAsk, StepRecor
 from attn_client.session_spec import session_spec
 from attn_client.settings import BookmarkSettings, RecallSettings, WindowSettings
 from benchmarks.bench_finders import make_text
+from benchmarks.own_session import fingerprint
 from benchmarks.summary import RESULTS, ROOT, Row, cpu_name, record
 from memsvc.shards.base import Float32Array
-from protos.memsvc.v1 import types_pb2
 
 CHUNK, BLOCK, BLOCK_BYTES = 512, 64, 1024
 WARM_STEPS, TIMEOUT_S = 20, 60.0
@@ -83,7 +83,7 @@ def steps_ms(rows: Float32Array, steps: int, finder: str, seed: int) -> tuple[li
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-step-"))
         client = stack.enter_context(MemoryClient(stack.enter_context(_server(Path(folder)))))
-        mark = _fingerprint(rows.shape[1])
+        mark = fingerprint(rows.shape[1], CHUNK, BLOCK_BYTES)
         client.create_session("s", session_spec(mark, BookmarkSettings(finder=finder)))  # type: ignore[arg-type]
         session = client.open_writer("s", mark)
         for start in range(0, read, CHUNK):
@@ -127,22 +127,6 @@ def _record(rows: Float32Array, surprisal: Float32Array, own: slice, ask: Recall
 def _ask() -> RecallAsk:
     own = RecallSettings()
     return RecallAsk(own.top_blocks, own.neighbours, own.budget_blocks, deadline_ms=30_000)
-
-
-def _fingerprint(dims: int) -> types_pb2.Fingerprint:
-    window = WindowSettings()
-    return types_pb2.Fingerprint(
-        model="a" * 64,
-        tokenizer="b" * 64,
-        rope="c" * 64,
-        dtype=types_pb2.ELEMENT_TYPE_BFLOAT16,
-        sink_tokens=window.sink_tokens,
-        window_tokens=window.window_tokens,
-        chunk_tokens=CHUNK,
-        budget_blocks=RecallSettings().budget_blocks,
-        streams=[types_pb2.StreamSpec(name="probe", dims=dims)],
-        block_bytes=BLOCK_BYTES,
-    )
 
 
 @contextlib.contextmanager

@@ -15,13 +15,13 @@ from benchmarks.traces.format import IDS, Source, Trace, TracedFact
 from memsvc.choosing import Scores, choose, follow, tally
 from memsvc.geometry import BLOCK_TOKENS, visible_blocks_ends, window_start
 from memsvc.graph import BookmarkGraph
-from memsvc.lattice import SIMILARITY_UNIT
 from memsvc.scoring import make_scorer
 from memsvc.session.deciding import Decider
+from memsvc.session.links import Links
 from memsvc.session.steps import TokenStep
 from memsvc.session.vectors import TokenRows
 from memsvc.shards.base import BlockHits, Int16Array, Int64Array
-from memsvc.shards.index import TAIL_ROWS, StreamIndex
+from memsvc.shards.index import StreamIndex
 from memsvc.trail import BlockSearch, Trail, TrailSettings
 from protos.memsvc.v1 import memory_pb2, types_pb2
 
@@ -115,16 +115,14 @@ class Bookmarked:
             InvalidRequest: The policy's settings, or a signal that the trace lacks.
         """
         positions = bookmarks_of(prepared, policy)
-        spec = types_pb2.SearchSpec(finder=finder, link_similarity_min=LINK_SIMILARITY_MIN)
-        index, graph = StreamIndex(prepared.trace.source.dims, spec), BookmarkGraph(max(1, links_max))
-        for first in range(0, len(positions), TAIL_ROWS):
-            own = positions[first : first + TAIL_ROWS]
-            rows = prepared.rows[own]
-            if links_max:
-                hits = index.best_earlier(rows, first, links_max)
-                weights = np.where(hits.index < 0, 0.0, hits.dot * SIMILARITY_UNIT).astype(np.float32)
-                nothing = np.zeros(len(own))
-                graph.extend(own, hits.index, weights, nothing.astype(np.float32), nothing.astype(np.bool_))
+        dims, rows = prepared.trace.source.dims, prepared.rows[positions]
+        spec = types_pb2.SearchSpec(finder=finder, link_similarity_min=LINK_SIMILARITY_MIN, links_max=links_max)
+        index, graph = StreamIndex(dims, spec), BookmarkGraph(max(1, links_max))
+        if links_max:
+            entry = Links({STREAM: index}, dims, spec).find(TokenRows(positions, {STREAM: rows}))
+            nothing = np.zeros(len(positions), dtype=np.float32)
+            graph.extend(positions, entry.parents, entry.weights, nothing, nothing > 0)
+        else:
             index.add(rows)
         index.settle()
         return cls(prepared, positions, positions // BLOCK_TOKENS, index, graph)

@@ -26,7 +26,6 @@ from memsvc.shards.sketch import Sketch
 
 BoundKind = Literal["box", "projected", "ball", "centroid"]
 
-Int8Array = npt.NDArray[np.int8]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Largest length of a lattice vector.
