@@ -1,7 +1,6 @@
 """Nodes whose shared Redis is killed, emptied, replaced or behind: what goes on, what waits, and what is told again."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,24 +10,10 @@ from memsvc.manifest import SqliteManifest
 from memsvc.manifest.redis import RedisManifest
 from memsvc.manifest.redis_node import node_of
 from memsvc.manifest.redis_state import RedisLost
-from tests.integration.redis_nodes import LEASE_MS, Starter, entry, nodes, renewed, settled_redis, taken_over
+from tests.integration.redis_nodes import LEASE_MS, Starter, entry, renewed, taken_over
 from tests.redis_process import PREFIX, RedisProcess, needs_redis
 
 pytestmark = needs_redis
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A Redis in which no lease of before can run."""
-    with settled_redis(tmp_path / "redis") as process:
-        yield process
-
-
-@pytest.fixture
-def start(redis: RedisProcess, tmp_path: Path) -> Iterator[Starter]:
-    """Starts a process of the node of that name, which listens at NAME:1."""
-    with nodes(redis, tmp_path) as start_one:
-        yield start_one
 
 
 def test_an_emptied_redis_is_told_again(start: Starter, redis: RedisProcess) -> None:

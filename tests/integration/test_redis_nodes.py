@@ -3,7 +3,6 @@
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +12,13 @@ from memsvc.manifest import SessionEntry, SqliteManifest
 from memsvc.manifest.redis import RedisManifest
 from memsvc.manifest.redis_node import node_of
 from memsvc.manifest.redis_state import Put, RedisState
-from tests.integration.redis_nodes import LEASE_MS, Starter, entry, hang, nodes, settled_redis, taken_over
+from tests.integration.redis_nodes import LEASE_MS, Starter, entry, hang, taken_over
 from tests.redis_process import PREFIX, RedisProcess, needs_redis
 
 # Of the heartbeat.
 _BEATS_PER_LEASE = 3
 
 pytestmark = needs_redis
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A Redis in which no lease of before can run."""
-    with settled_redis(tmp_path / "redis") as process:
-        yield process
-
-
-@pytest.fixture
-def start(redis: RedisProcess, tmp_path: Path) -> Iterator[Starter]:
-    """Starts a process of the node of that name, which listens at NAME:1."""
-    with nodes(redis, tmp_path) as start_one:
-        yield start_one
 
 
 def test_a_session_lives_at_one_node(start: Starter) -> None:
