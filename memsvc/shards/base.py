@@ -9,8 +9,9 @@ Invariants:
     A dot product is an exact integer (see `memsvc.lattice`): keys do not depend on how a search was split.
 """
 
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import numpy.typing as npt
 Int16Array = npt.NDArray[np.int16]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
+Rows = TypeVar("Rows", bound=Sized)
 
 # Largest magnitude of a dot product of two lattice vectors.
 DOT_MAX = 2**24
@@ -91,6 +93,33 @@ class Shard(Protocol):
     def search(self, queries: Int16Array, k: int, limit: int | None = None) -> Hits:
         """Best k bookmarks of each query, [m, dims] to [m, k], among those with an index below `limit`."""
         ...
+
+
+class RowsShard(Generic[Rows]):
+    """What shards that hold their own rows have in common.
+
+    Args:
+        dims: Dimensions of a vector.
+        first: Index of the first bookmark that will be added.
+        rows: Holds the vectors; empty.
+    """
+
+    def __init__(self, dims: int, first: int, rows: Rows) -> None:
+        self._dims, self._first, self._rows = dims, first, rows
+
+    @property
+    def dims(self) -> int:
+        """Dimensions of a vector."""
+        return self._dims
+
+    @property
+    def first(self) -> int:
+        """Index of the oldest bookmark held."""
+        return self._first
+
+    def __len__(self) -> int:
+        """Bookmarks held."""
+        return len(self._rows)
 
 
 def pack(dots: npt.NDArray[np.generic], index: Int64Array) -> Int64Array:

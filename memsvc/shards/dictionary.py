@@ -22,7 +22,7 @@ from memsvc.dictionary.descent import descend
 from memsvc.dictionary.dictionary import Dictionary
 from memsvc.dictionary.settings import DictionarySettings, TopicalSettings
 from memsvc.dictionary.topical import TopicalDictionary
-from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, shifted
+from memsvc.shards.base import NOTHING, Hits, Int16Array, Int64Array, RowsShard, shifted
 
 # Chains of the bookmarks from one index to another, exclusive, int64 [n].
 ChainsOf = Callable[[int, int], Int64Array]
@@ -103,7 +103,7 @@ class DictionaryShard:
         return Hits(shifted(keys, self._first))
 
 
-class TopicalShard:
+class TopicalShard(RowsShard[Column[np.int16]]):
     """Approximate finder over bookmarks `first` and on, by checkpoints over bookmarks that resemble each other.
 
     Args:
@@ -117,25 +117,9 @@ class TopicalShard:
     """
 
     def __init__(self, dims: int, first: int = 0, settings: TopicalSettings | None = None) -> None:
+        super().__init__(dims, first, Column(np.int16, dims))
         self.dictionary = TopicalDictionary(dims, settings or TopicalSettings())
         self.visited = 0
-        self._dims = dims
-        self._first = first
-        self._rows = Column(np.int16, dims)
-
-    @property
-    def dims(self) -> int:
-        """Dimensions of a vector."""
-        return self._dims
-
-    @property
-    def first(self) -> int:
-        """Index of the oldest bookmark held."""
-        return self._first
-
-    def __len__(self) -> int:
-        """Bookmarks held."""
-        return len(self._rows)
 
     @property
     def bytes(self) -> int:

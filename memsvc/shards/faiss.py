@@ -34,7 +34,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from memsvc.shards.base import Float32Array, Hits, Int16Array, Int64Array, shifted
+from memsvc.shards.base import Float32Array, Hits, Int16Array, Int64Array, RowsShard, shifted
 from memsvc.shards.files import store, stored
 from memsvc.shards.projection import Projection
 from memsvc.shards.rows import LatticeRows
@@ -90,7 +90,7 @@ def _of_large(count: int, end: int) -> int:
     return count if end < _LARGE_ROWS else 2 * count // 3
 
 
-class FaissShard:
+class FaissShard(RowsShard[LatticeRows]):
     """Approximate finder over bookmarks `first` and on.
 
     Args:
@@ -100,28 +100,12 @@ class FaissShard:
     """
 
     def __init__(self, dims: int, first: int = 0, folder: Path | None = None) -> None:
-        self._first = first
+        super().__init__(dims, first, LatticeRows(dims, folder))
         self._folder = folder
         self._lock = threading.Lock()
-        self._rows = LatticeRows(dims, folder)
-        self._dims = dims
         self._serving: _Generation | None = None
         self._coming: tuple[int, Future[_Generation]] | None = None
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="faiss-generation")
-
-    @property
-    def dims(self) -> int:
-        """Dimensions of a vector."""
-        return self._dims
-
-    @property
-    def first(self) -> int:
-        """Index of the oldest bookmark held."""
-        return self._first
-
-    def __len__(self) -> int:
-        """Bookmarks held."""
-        return len(self._rows)
 
     @property
     def bytes(self) -> int:

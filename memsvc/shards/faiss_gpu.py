@@ -25,7 +25,7 @@ import numpy as np
 from memsvc.columns import Column
 from memsvc.errors import InvalidRequest
 from memsvc.lattice import similarities
-from memsvc.shards.base import NOTHING, Float32Array, Hits, Int16Array, Int64Array, best, pack, shifted
+from memsvc.shards.base import NOTHING, Float32Array, Hits, Int16Array, Int64Array, RowsShard, best, pack, shifted
 
 # Lattice vectors are at most this long.
 _CODE_UNIT = 4096.0
@@ -114,7 +114,7 @@ class IndexOwner:
         del self._indexes[handle]
 
 
-class FaissGpuShard:
+class FaissGpuShard(RowsShard[Column[np.int16]]):
     """Finder over bookmarks `first` and on.
 
     Args:
@@ -124,28 +124,12 @@ class FaissGpuShard:
     """
 
     def __init__(self, dims: int, owner: IndexOwner, first: int = 0) -> None:
-        self._dims = dims
-        self._first = first
+        super().__init__(dims, first, Column(np.int16, dims))
         self._owner = owner
         self._lock = threading.Lock()
-        self._rows = Column(np.int16, dims)
         self._handle = owner.create(dims)
         # At exit the process frees the GPU, and the thread takes no work any more.
         weakref.finalize(self, owner.release, self._handle).atexit = False
-
-    @property
-    def dims(self) -> int:
-        """Dimensions of a vector."""
-        return self._dims
-
-    @property
-    def first(self) -> int:
-        """Index of the oldest bookmark held."""
-        return self._first
-
-    def __len__(self) -> int:
-        """Bookmarks held."""
-        return len(self._rows)
 
     def add(self, rows: Int16Array) -> None:
         """Append bookmarks, [n, dims]; none is if the GPU has no room."""

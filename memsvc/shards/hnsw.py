@@ -22,7 +22,7 @@ import hnswlib
 import numpy as np
 
 from memsvc.errors import StorageFailed
-from memsvc.shards.base import Float32Array, Hits, Int16Array, Int64Array, shifted
+from memsvc.shards.base import Float32Array, Hits, Int16Array, Int64Array, RowsShard, shifted
 from memsvc.shards.files import store, stored
 from memsvc.shards.projection import Projection
 from memsvc.shards.rows import LatticeRows
@@ -40,7 +40,7 @@ _CANDIDATES_MAX = 4096
 _EXACT_ROWS = 2048
 
 
-class HnswShard:
+class HnswShard(RowsShard[LatticeRows]):
     """Approximate finder over bookmarks `first` and on.
 
     Args:
@@ -50,27 +50,11 @@ class HnswShard:
     """
 
     def __init__(self, dims: int, first: int = 0, folder: Path | None = None) -> None:
-        self._dims = dims
-        self._first = first
+        super().__init__(dims, first, LatticeRows(dims, folder))
         self._lock = threading.Lock()
         self._digest = hashlib.blake2b(digest_size=16)
-        self._rows = LatticeRows(dims, folder)
         self._projection: Projection | None = None
         self._graph: hnswlib.Index | None = None
-
-    @property
-    def dims(self) -> int:
-        """Dimensions of a vector."""
-        return self._dims
-
-    @property
-    def first(self) -> int:
-        """Index of the oldest bookmark held."""
-        return self._first
-
-    def __len__(self) -> int:
-        """Bookmarks held."""
-        return len(self._rows)
 
     @property
     def bytes(self) -> int:
