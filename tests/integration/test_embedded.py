@@ -60,6 +60,7 @@ def test_a_data_folder_outlives_its_server(tmp_path: Path) -> None:
         assert [one.name for one in client.list_sessions()] == ["notes"]
 
 
+@pytest.mark.usefixtures("own_folder")
 def test_a_server_that_does_not_start_is_told_in_its_own_words(tmp_path: Path) -> None:
     """Proves that a folder in use is one line with the server's last words, and that nothing is left behind."""
     with EmbeddedServer(tmp_path / "data") as server:
