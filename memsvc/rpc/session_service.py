@@ -1,8 +1,8 @@
 """SessionService: making, naming, opening and ending sessions."""
 
 import asyncio
-from collections import Counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import grpc
 
@@ -22,8 +22,8 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._run = node.threads.calls.run
-        # Calls that are opening an attachment now, by its id.
-        self._opening: Counter[str] = Counter()
+        # One for each attachment that is being opened now, by its id.
+        self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def CreateSession(
         self, request: session_pb2.CreateSessionRequest, context: Context
@@ -123,20 +123,19 @@ class SessionService(session_pb2_grpc.SessionServiceServicer):
         return session_pb2.CloseAttachmentResponse()
 
     async def _open(self, request: session_pb2.OpenSessionRequest) -> session_pb2.OpenSessionResponse:
-        """Open, and close again if the caller is gone by then: nobody would, as long as the worker's stream is up."""
+        """Open, and close again if the caller is gone by then: nobody would, as long as the worker's stream is up.
+
+        The same call again waits: what it then opens is its own, and no caller who has gone closes it.
+        """
         attachment = request.attachment
-        self._opening[attachment] += 1
-        try:
-            return await self._run(self._node.sessions.open, request)
-        except asyncio.CancelledError:
-            # The same call again goes on with what this one opened, and a writer that resumed with what it had.
-            if self._opening[attachment] == 1 and not request.resume_epoch:
-                await self._run(self._node.sessions.close_attachment, attachment)
-            raise
-        finally:
-            self._opening[attachment] -= 1
-            if not self._opening[attachment]:
-                del self._opening[attachment]
+        async with self._opening.setdefault(attachment, asyncio.Lock()):
+            try:
+                return await self._run(self._node.sessions.open, request)
+            except asyncio.CancelledError:
+                # A writer that resumed keeps what it had.
+                if not request.resume_epoch:
+                    await self._run(self._node.sessions.close_attachment, attachment)
+                raise
 
     def _save_tail(self, request: session_pb2.SaveTailRequest) -> None:
         attachment = self._node.sessions.attachment(request.attachment)

@@ -1,6 +1,7 @@
 """Opening sessions for callers who do not wait for it."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from memsvc.rpc.session_service import SessionService
 from memsvc.rpc.threads import Threads
 from memsvc.rpc.workers import Worker, Workers
 from memsvc.settings import LimitSettings, ThreadSettings
+from protos.memsvc.v1 import session_pb2
 from tests import session_driver
 
 Opening = asyncio.Task[Any]
@@ -69,22 +71,29 @@ def test_what_was_opened_for_a_caller_who_is_gone_is_closed_again(stored: sessio
     _serve(stored, work)
 
 
-def test_the_same_call_again_keeps_what_the_first_opened(stored: session_driver.Node) -> None:
-    """Proves that opening stays safe to retry while the call that was given up is still at work."""
-    core = stored.sessions.get("book").core
+def test_the_same_call_again_keeps_what_it_opened(stored: session_driver.Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that opening is safe to retry while the call that was given up is at work, even if that one ends last."""
+    core, opened = stored.sessions.get("book").core, stored.sessions.open
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow_at_first(request: session_pb2.OpenSessionRequest) -> session_pb2.OpenSessionResponse:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait()
+        return opened(request)
 
     async def work(service: SessionService) -> None:
-        core.opening.acquire()
         calls: list[Opening] = [
             asyncio.create_task(service.OpenSession(stored.request("one"), None))  # type: ignore[arg-type]
             for _ in range(2)
         ]
-        await asyncio.sleep(0)
+        await asyncio.to_thread(begun.wait)
         calls[0].cancel()
-        await asyncio.sleep(0)
-        core.opening.release()
+        await asyncio.wait([calls[1]], timeout=0.2)
+        go_on.set()
         await _cut_off(calls[0])
         assert (await calls[1]).epoch == core.epoch
         assert core.writer is not None
 
+    monkeypatch.setattr(stored.sessions, "open", slow_at_first)
     _serve(stored, work)
