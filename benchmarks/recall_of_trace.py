@@ -22,7 +22,8 @@ from memsvc.session.steps import TokenStep
 from memsvc.session.vectors import TokenRows
 from memsvc.shards.base import BlockHits, Int16Array, Int64Array
 from memsvc.shards.index import StreamIndex
-from memsvc.trail import BlockSearch, Trail, TrailSettings
+from memsvc.trail import BlockSearch, Trail
+from memsvc.votes import TrailSettings
 from protos.memsvc.v1 import memory_pb2, types_pb2
 
 STREAM = "probe"

@@ -19,20 +19,14 @@ Must not know: sessions, I/O.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from memsvc.graph import BookmarkGraph
 from memsvc.hops import PASSAGES_MAX, Hit, Hop, HopSettings, hop_from
 from memsvc.shards.base import Int64Array
+from memsvc.votes import Float64Array, TrailSettings, Votes
 from protos.memsvc.v1 import graph_pb2, memory_pb2
-
-if TYPE_CHECKING:
-    from memsvc.trail import TokenVotes, TrailSettings
-
-Float64Array = npt.NDArray[np.float64]
 
 # Limits of an explanation, as in ExplainedBlock and ExplainResponse.
 EXPLAINED_VOTES_MAX = 32
@@ -52,7 +46,7 @@ class Scores:
         order: Places of the candidates, best first, of equals the newest: without votes newest first, as a fill wants.
         mean: Of the scores.
         std: Likewise, of the population.
-        votes: In order of (token, stream).
+        votes: Of the newest tokens.
         settings: What faded and weighted the votes.
     """
 
@@ -63,8 +57,8 @@ class Scores:
     order: Int64Array
     mean: float
     std: float
-    votes: "tuple[TokenVotes, ...]"
-    settings: "TrailSettings"
+    votes: Votes
+    settings: TrailSettings
 
     def hits(self, count: int) -> tuple[Hit, ...]:
         """The best candidates that were voted for, as hops go on from them."""
@@ -73,8 +67,8 @@ class Scores:
 
     def _hit(self, at: int) -> Hit:
         block = int(self.candidates[at])
-        matched = [token.bookmark[token.block == block] for token in self.votes]
-        return Hit(block, int(self.bookmark[at]), float(self.score[at]), np.concatenate(matched), (), block)
+        matched = self.votes.of_block(block).bookmark
+        return Hit(block, int(self.bookmark[at]), float(self.score[at]), matched, (), block)
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ class RecallResult:
         std: Likewise, of the population.
         candidates: Blocks that could have been recalled.
         below_cut: The best blocks with votes that were not chosen, at most 8.
-        votes: In order of (token, stream).
+        votes: Of the newest tokens.
         settings: What faded and weighted the votes.
         hops: Where links led, of the blocks that were chosen.
     """
@@ -99,23 +93,23 @@ class RecallResult:
     std: float
     candidates: int
     below_cut: tuple[memory_pb2.RecalledBlock, ...]
-    votes: "tuple[TokenVotes, ...]"
-    settings: "TrailSettings"
+    votes: Votes
+    settings: TrailSettings
     hops: tuple[Hop, ...] = ()
 
     def explain(self, block: memory_pb2.RecalledBlock) -> graph_pb2.ExplainedBlock:
         """The largest votes for one of `blocks` or `below_cut`, and the links that led there; 32 of each at most."""
+        own = self.votes.of_block(block.block)
         votes = [
             graph_pb2.Vote(
-                position=token.position,
-                bookmark=int(token.bookmark[rank]),
-                stream=token.stream,
-                similarity=float(token.similarity[rank]),
-                cut=token.cut,
-                contribution=float(contributions(token, self.asked_at, self.settings)[rank]),
+                position=int(own.position[at]),
+                bookmark=int(own.bookmark[at]),
+                stream=self.settings.streams[own.stream[at]],
+                similarity=float(own.similarity[at]),
+                cut=float(own.cut[at]),
+                contribution=contribution,
             )
-            for token in self.votes
-            for rank in np.flatnonzero(token.block == block.block)
+            for at, contribution in enumerate(own.contributions(self.asked_at, self.settings).tolist())
         ]
         votes.sort(key=lambda vote: (-vote.contribution, -vote.position))
         links = [
@@ -127,43 +121,36 @@ class RecallResult:
         return graph_pb2.ExplainedBlock(block=block, votes=votes[:EXPLAINED_VOTES_MAX], links=links)
 
 
-def contributions(token: "TokenVotes", asked_at: int, settings: "TrailSettings") -> Float64Array:
-    """What a token's votes add to its blocks, best first, float64 [n]."""
-    return _fading(token, asked_at, settings) * (token.similarity - token.cut)
-
-
-def _fading(token: "TokenVotes", asked_at: int, settings: "TrailSettings") -> float:
-    faded: float = settings.decay ** (asked_at - token.position) * settings.weights[token.stream]
-    return faded
-
-
-def _all_contributions(votes: "tuple[TokenVotes, ...]", asked_at: int, settings: "TrailSettings") -> Float64Array:
-    """The same of all tokens, one after the other, and the same to the last bit; a third of the time of a call each."""
-    counts = [len(token.block) for token in votes]
-    fading = np.repeat([_fading(token, asked_at, settings) for token in votes], counts)
-    cut = np.repeat([token.cut for token in votes], counts)
-    added: Float64Array = fading * (np.concatenate([token.similarity for token in votes]) - cut)
-    return added
-
-
-def tally(votes: "tuple[TokenVotes, ...]", asked_at: int, candidates: Int64Array, settings: "TrailSettings") -> Scores:
-    """Adds up the votes; `votes` in order of (token, stream), `candidates` ascending."""
+def tally(votes: Votes, asked_at: int, candidates: Int64Array, settings: TrailSettings) -> Scores:
+    """Adds up the votes; `candidates` ascending."""
     scores = np.zeros(len(candidates))
     bookmarks = np.full(len(candidates), -1)
-    if votes and len(candidates):
-        block = np.concatenate([token.block for token in votes])
-        bookmark = np.concatenate([token.bookmark for token in votes])
-        contribution = _all_contributions(votes, asked_at, settings)
-        place = np.minimum(np.searchsorted(candidates, block), len(candidates) - 1)
-        counts = candidates[place] == block
-        place, bookmark, contribution = place[counts], bookmark[counts], contribution[counts]
+    if len(votes) and len(candidates):
+        contribution = votes.contributions(asked_at, settings)
+        place = _places(candidates, votes.block)
+        counted = place >= 0
+        place, bookmark, contribution = place[counted], votes.bookmark[counted], contribution[counted]
         # In order of the votes, one after the other.
         np.add.at(scores, place, contribution)
-        rising = np.argsort(contribution, kind="stable")
-        bookmarks[place[rising]] = bookmark[rising]
-    order = np.lexsort((-candidates, -scores))
+        most = np.zeros(len(candidates))
+        np.maximum.at(most, place, contribution)
+        largest = contribution == most[place]
+        # Of equals the last.
+        bookmarks[place[largest]] = bookmark[largest]
+    order = len(candidates) - 1 - np.argsort(-scores[::-1], kind="stable")
     mean, std = (float(scores.mean()), float(scores.std())) if len(scores) else (0.0, 0.0)
     return Scores(asked_at, candidates, scores, bookmarks, order, mean, std, votes, settings)
+
+
+def _places(candidates: Int64Array, blocks: Int64Array) -> Int64Array:
+    """Place of each block among the candidates, at least one and ascending; -1 for one that is none of them."""
+    first = int(candidates[0])
+    # A table is several times as fast as a binary search for each of a few thousand votes.
+    table = np.full(int(candidates[-1]) - first + 2, -1)
+    table[candidates - first] = np.arange(len(candidates))
+    # What lies outside looks at the table's last entry, which is nobody's.
+    inside = (blocks >= first) & (blocks <= candidates[-1])
+    return table[np.where(inside, blocks - first, -1)]
 
 
 def hits_kept(ask: memory_pb2.RecallRequest) -> int:

@@ -10,8 +10,10 @@ Invariants:
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -82,6 +84,16 @@ def _greeted(request: memory_pb2.AttachRequest | None) -> Worker:
     return Worker(hello.worker, Arena.open(hello.arena) if hello.HasField("arena") else None)
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What came of a step: its acknowledgement, and the recall that it asked for, if any, or what that waits as."""
+
+    session: Session
+    ack: memory_pb2.Ack
+    pending: PendingRecall | None
+    recall: memory_pb2.Recall | None
+
+
 class AttachStream:
     """One worker's stream at work."""
 
@@ -145,14 +157,20 @@ class AttachStream:
         if wait_s := self._node.quotas.pace(tenant_of(self._worker.name), step.count):
             await asyncio.sleep(wait_s)
         try:
-            session, ack, pending = await self._node.threads.steps.run(self._apply, step)
+            applied = await self._node.threads.steps.run(self._apply, step)
         except Exception as error:
             await self._fault(step, error)
             return
-        await self._send(ack=ack)
-        self._node.progress.changed(session.name)
-        if pending is None:
-            return
+        await self._send(ack=applied.ack)
+        self._node.progress.changed(applied.session.name)
+        if applied.recall is not None:
+            await self._send(recall=applied.recall)
+        elif applied.pending is not None:
+            await self._await_recall(step, applied.session, applied.pending, recalls)
+
+    async def _await_recall(
+        self, step: memory_pb2.Step, session: Session, pending: PendingRecall, recalls: asyncio.TaskGroup
+    ) -> None:
         if self._recalls_waiting == self._node.limits.recalls_waiting_max:
             message = f"recalls waiting: expected at most {self._recalls_waiting}, got one more"
             await self._fault(step, LimitExceeded(message))
@@ -161,7 +179,7 @@ class AttachStream:
         self._recalls_waiting += 1
         recalls.create_task(self._recall(step, session, pending))
 
-    def _apply(self, step: memory_pb2.Step) -> tuple[Session, memory_pb2.Ack, PendingRecall | None]:
+    def _apply(self, step: memory_pb2.Step) -> Applied:
         attachment = self._node.sessions.attachment(step.attachment)
         if attachment.worker != self._worker.name:
             expected = f"one of worker {self._worker.name!r}"
@@ -169,7 +187,16 @@ class AttachStream:
         if not attachment.is_view:
             self._node.quotas.admit_bytes(tenant_of(self._worker.name), step.ByteSize())
         ack, pending = apply_noted(self._node.metrics, attachment, step)
-        return attachment.session, ack, pending
+        recall = None
+        # Most recalls wait for nothing: another turn of the loop and a thread would take longer than they do. One that
+        # fails is left to whoever awaits it, who tells so.
+        if pending is not None and time.monotonic() < pending.deadline_s:
+            started_s = time.perf_counter()
+            with contextlib.suppress(Exception):
+                recall = _recall_if_ready(attachment.session, pending)
+            if recall is not None:
+                self._node.metrics.recall_ended("answered", time.perf_counter() - started_s)
+        return Applied(attachment.session, ack, pending, recall)
 
     async def _recall(self, step: memory_pb2.Step, session: Session, pending: PendingRecall) -> None:
         """Send the recall once the blocks that it waits for are there, or a Fault."""

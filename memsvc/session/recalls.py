@@ -23,7 +23,8 @@ from memsvc.graph import BookmarkGraph
 from memsvc.hops import Hop
 from memsvc.session.block_table import BlockTable
 from memsvc.shards.base import Int16Array, Int64Array
-from memsvc.trail import BlockSearch, TokenVotes, Trail, TrailSettings
+from memsvc.trail import BlockSearch, Trail
+from memsvc.votes import TrailSettings, Votes
 from protos.memsvc.v1 import memory_pb2
 
 
@@ -70,7 +71,7 @@ class PendingRecall:
     seq: int
     asked_at: int
     ask: memory_pb2.RecallRequest
-    votes: tuple[TokenVotes, ...]
+    votes: Votes
     settings: TrailSettings
     seen: Seen
     first_block: int
@@ -183,6 +184,10 @@ class RememberedRecalls:
         """Drops every answer, but not what was asked: candidates may have left."""
         for key, (pending, _) in self._recalls.items():
             self._recalls[key] = (pending, None)
+
+    def all_answered(self) -> list[tuple[PendingRecall, RecallResult]]:
+        """Recalls that were answered, the newest first."""
+        return [(pending, result) for pending, result in reversed(self._recalls.values()) if result is not None]
 
     def answered(self, asked_at: int | None) -> tuple[PendingRecall, RecallResult]:
         """The newest recall that was answered, as of the token at `asked_at` if that is given.

@@ -38,7 +38,8 @@ from memsvc.session.vectors import RECENT_TOKENS, TokenRows, Vectors
 from memsvc.shards.base import BlockHits, Int16Array, Int64Array
 from memsvc.shards.choice import group_rows_of
 from memsvc.shards.index import StreamIndex
-from memsvc.trail import BlockSearch, Trail, TrailSettings
+from memsvc.trail import BlockSearch, Trail
+from memsvc.votes import TrailSettings
 from protos.memsvc.v1 import session_pb2, types_pb2
 
 

@@ -6,7 +6,7 @@ import pytest
 from memsvc.choosing import Scores, choose, follow, hits_kept, tally
 from memsvc.graph import BookmarkGraph
 from memsvc.hops import Hop, HopLink
-from memsvc.trail import TokenVotes, TrailSettings
+from memsvc.votes import TrailSettings, Votes
 from protos.memsvc.v1 import memory_pb2
 
 SETTINGS = TrailSettings(blocks=16, decay=1.0, tokens=8, weights={"probe": 1.0}, sink_tokens=0, window_tokens=64)
@@ -17,7 +17,8 @@ def _scores(blocks: tuple[int, ...] = HITS) -> Scores:
     """Blocks with falling scores, voted for by one token; bookmark n of the n-th; candidates are blocks 0 to 99."""
     falling = np.arange(len(blocks), 0, -1).astype(np.float64)
     bookmarks = np.arange(len(blocks))
-    votes = (TokenVotes(9, "probe", np.array(blocks, dtype=np.int64), bookmarks, falling, 0.0),)
+    same = np.zeros(len(blocks), dtype=np.int64)
+    votes = Votes(same + 9, same, np.array(blocks, dtype=np.int64), bookmarks, falling, np.zeros(len(blocks)))
     return tally(votes, 9, np.arange(100), SETTINGS)
 
 

@@ -19,7 +19,8 @@ from memsvc.session.lineage import (
 from memsvc.session.records import Body, RecordKind, pack_session
 from memsvc.session.recovery import live_records, up_to_tail
 from memsvc.session.state import Cut
-from memsvc.trail import Trail, TrailSettings
+from memsvc.trail import Trail
+from memsvc.votes import TrailSettings
 from protos.memsvc.v1 import session_pb2
 from tests.session_driver import session_spec
 
