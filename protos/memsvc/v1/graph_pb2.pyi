@@ -220,8 +220,13 @@ class ReadTokensResponse(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEXT_SIZES_FIELD_NUMBER: _builtins.int
     ids: _builtins.bytes
     """Little-endian uint32."""
+    text: _builtins.bytes
+    """Their text, as in Step, of a session that keeps it and was sent any; else both empty."""
+    text_sizes: _builtins.bytes
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Range]:
         """Position of each id; ascending."""
@@ -231,10 +236,12 @@ class ReadTokensResponse(_message.Message):
         *,
         ids: _builtins.bytes = ...,
         positions: _abc.Iterable[_types_pb2.Range] | None = ...,
+        text: _builtins.bytes = ...,
+        text_sizes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "positions", b"positions", "text", b"text", "text_sizes", b"text_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

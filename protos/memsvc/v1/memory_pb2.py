@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from protos.memsvc.v1 import types_pb2 as protos_dot_memsvc_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/memsvc/v1/memory.proto\x12\x10protos.memsvc.v1\x1a\x1cprotos/memsvc/v1/types.proto\"r\n\rAttachRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.protos.memsvc.v1.HelloH\x00\x12,\n\x05steps\x18\x02 \x01(\x0b\x32\x1b.protos.memsvc.v1.StepBatchH\x00\x42\t\n\x07message\"\xef\x01\n\x0e\x41ttachResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.protos.memsvc.v1.WelcomeH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.protos.memsvc.v1.AckH\x00\x12*\n\x06recall\x18\x03 \x01(\x0b\x32\x18.protos.memsvc.v1.RecallH\x00\x12(\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x17.protos.memsvc.v1.FaultH\x00\x12(\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x17.protos.memsvc.v1.DrainH\x00\x42\t\n\x07message\"Y\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12&\n\x05\x61rena\x18\x03 \x01(\x0b\x32\x17.protos.memsvc.v1.Arena\"8\n\x05\x41rena\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x9e\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0e\x61rena_accepted\x18\x03 \x01(\x08\x12\x15\n\rcredit_tokens\x18\x04 \x01(\r\x12\x19\n\x11message_bytes_max\x18\x05 \x01(\r\x12\x17\n\x0fstep_tokens_max\x18\x06 \x01(\r\"2\n\tStepBatch\x12%\n\x05steps\x18\x01 \x03(\x0b\x32\x16.protos.memsvc.v1.Step\"\xc2\x04\n\x04Step\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x16\n\x0e\x66irst_position\x18\x04 \x01(\x04\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0b\n\x03ids\x18\x06 \x01(\x0c\x12:\n\nembeddings\x18\x07 \x03(\x0b\x32&.protos.memsvc.v1.Step.EmbeddingsEntry\x12\x34\n\x07signals\x18\x08 \x03(\x0b\x32#.protos.memsvc.v1.Step.SignalsEntry\x12)\n\x08resident\x18\t \x01(\x0b\x32\x17.protos.memsvc.v1.Range\x12/\n\x06recall\x18\n \x01(\x0b\x32\x1f.protos.memsvc.v1.RecallRequest\x12\x30\n\ndurability\x18\x0b \x01(\x0e\x32\x1c.protos.memsvc.v1.Durability\x12\x12\n\ngap_tokens\x18\x0c \x01(\x04\x12+\n\nblock_gaps\x18\r \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x1aK\n\x0f\x45mbeddingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor:\x02\x38\x01\x1aH\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor:\x02\x38\x01\"\xa7\x01\n\rRecallRequest\x12\x12\n\ntop_blocks\x18\x01 \x01(\r\x12\x12\n\nneighbours\x18\x02 \x01(\r\x12\x15\n\rbudget_blocks\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12\x16\n\x0e\x62locks_through\x18\x05 \x01(\x04\x12*\n\x04hops\x18\x06 \x01(\x0b\x32\x1c.protos.memsvc.v1.HopRequest\"D\n\nHopRequest\x12\x0c\n\x04hops\x18\x01 \x01(\r\x12\x0e\n\x06\x62locks\x18\x02 \x01(\r\x12\x18\n\x10half_life_tokens\x18\x03 \x01(\x04\"k\n\x03\x41\x63k\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x30\n\ndurability\x18\x03 \x01(\x0e\x32\x1c.protos.memsvc.v1.Durability\x12\x11\n\tbookmarks\x18\x04 \x01(\x04\"\x97\x01\n\rRecalledBlock\x12\r\n\x05\x62lock\x18\x01 \x01(\x04\x12\r\n\x05score\x18\x02 \x01(\x01\x12\t\n\x01z\x18\x03 \x01(\x01\x12*\n\x07reached\x18\x04 \x01(\x0e\x32\x19.protos.memsvc.v1.Reached\x12\x11\n\tvia_block\x18\x05 \x01(\x04\x12\x10\n\x08\x62ookmark\x18\x06 \x01(\x03\x12\x0c\n\x04path\x18\x07 \x03(\x04\"\xa4\x01\n\x06Recall\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x19\n\x11\x61sked_at_position\x18\x03 \x01(\x04\x12/\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1f.protos.memsvc.v1.RecalledBlock\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x0b\n\x03std\x18\x06 \x01(\x01\x12\x12\n\ncandidates\x18\x07 \x01(\x04\"I\n\x05\x46\x61ult\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x19\n\x05\x44rain\x12\x10\n\x08grace_ms\x18\x01 \x01(\r*o\n\x07Reached\x12\x17\n\x13REACHED_UNSPECIFIED\x10\x00\x12\x11\n\rREACHED_TRAIL\x10\x01\x12\x15\n\x11REACHED_NEIGHBOUR\x10\x02\x12\x10\n\x0cREACHED_FILL\x10\x03\x12\x0f\n\x0bREACHED_HOP\x10\x04\x32`\n\rMemoryService\x12O\n\x06\x41ttach\x12\x1f.protos.memsvc.v1.AttachRequest\x1a .protos.memsvc.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/memsvc/v1/memory.proto\x12\x10protos.memsvc.v1\x1a\x1cprotos/memsvc/v1/types.proto\"r\n\rAttachRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.protos.memsvc.v1.HelloH\x00\x12,\n\x05steps\x18\x02 \x01(\x0b\x32\x1b.protos.memsvc.v1.StepBatchH\x00\x42\t\n\x07message\"\xef\x01\n\x0e\x41ttachResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.protos.memsvc.v1.WelcomeH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.protos.memsvc.v1.AckH\x00\x12*\n\x06recall\x18\x03 \x01(\x0b\x32\x18.protos.memsvc.v1.RecallH\x00\x12(\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x17.protos.memsvc.v1.FaultH\x00\x12(\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x17.protos.memsvc.v1.DrainH\x00\x42\t\n\x07message\"Y\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12&\n\x05\x61rena\x18\x03 \x01(\x0b\x32\x17.protos.memsvc.v1.Arena\"8\n\x05\x41rena\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x9e\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0e\x61rena_accepted\x18\x03 \x01(\x08\x12\x15\n\rcredit_tokens\x18\x04 \x01(\r\x12\x19\n\x11message_bytes_max\x18\x05 \x01(\r\x12\x17\n\x0fstep_tokens_max\x18\x06 \x01(\r\"2\n\tStepBatch\x12%\n\x05steps\x18\x01 \x03(\x0b\x32\x16.protos.memsvc.v1.Step\"\xe4\x04\n\x04Step\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x16\n\x0e\x66irst_position\x18\x04 \x01(\x04\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0b\n\x03ids\x18\x06 \x01(\x0c\x12:\n\nembeddings\x18\x07 \x03(\x0b\x32&.protos.memsvc.v1.Step.EmbeddingsEntry\x12\x34\n\x07signals\x18\x08 \x03(\x0b\x32#.protos.memsvc.v1.Step.SignalsEntry\x12)\n\x08resident\x18\t \x01(\x0b\x32\x17.protos.memsvc.v1.Range\x12/\n\x06recall\x18\n \x01(\x0b\x32\x1f.protos.memsvc.v1.RecallRequest\x12\x30\n\ndurability\x18\x0b \x01(\x0e\x32\x1c.protos.memsvc.v1.Durability\x12\x12\n\ngap_tokens\x18\x0c \x01(\x04\x12+\n\nblock_gaps\x18\r \x03(\x0b\x32\x17.protos.memsvc.v1.Range\x12\x0c\n\x04text\x18\x0e \x01(\x0c\x12\x12\n\ntext_sizes\x18\x0f \x01(\x0c\x1aK\n\x0f\x45mbeddingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor:\x02\x38\x01\x1aH\n\x0cSignalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.protos.memsvc.v1.Tensor:\x02\x38\x01\"\xa7\x01\n\rRecallRequest\x12\x12\n\ntop_blocks\x18\x01 \x01(\r\x12\x12\n\nneighbours\x18\x02 \x01(\r\x12\x15\n\rbudget_blocks\x18\x03 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\r\x12\x16\n\x0e\x62locks_through\x18\x05 \x01(\x04\x12*\n\x04hops\x18\x06 \x01(\x0b\x32\x1c.protos.memsvc.v1.HopRequest\"D\n\nHopRequest\x12\x0c\n\x04hops\x18\x01 \x01(\r\x12\x0e\n\x06\x62locks\x18\x02 \x01(\r\x12\x18\n\x10half_life_tokens\x18\x03 \x01(\x04\"k\n\x03\x41\x63k\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x30\n\ndurability\x18\x03 \x01(\x0e\x32\x1c.protos.memsvc.v1.Durability\x12\x11\n\tbookmarks\x18\x04 \x01(\x04\"\x97\x01\n\rRecalledBlock\x12\r\n\x05\x62lock\x18\x01 \x01(\x04\x12\r\n\x05score\x18\x02 \x01(\x01\x12\t\n\x01z\x18\x03 \x01(\x01\x12*\n\x07reached\x18\x04 \x01(\x0e\x32\x19.protos.memsvc.v1.Reached\x12\x11\n\tvia_block\x18\x05 \x01(\x04\x12\x10\n\x08\x62ookmark\x18\x06 \x01(\x03\x12\x0c\n\x04path\x18\x07 \x03(\x04\"\xa4\x01\n\x06Recall\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x19\n\x11\x61sked_at_position\x18\x03 \x01(\x04\x12/\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1f.protos.memsvc.v1.RecalledBlock\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x0b\n\x03std\x18\x06 \x01(\x01\x12\x12\n\ncandidates\x18\x07 \x01(\x04\"I\n\x05\x46\x61ult\x12\x12\n\nattachment\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x19\n\x05\x44rain\x12\x10\n\x08grace_ms\x18\x01 \x01(\r*o\n\x07Reached\x12\x17\n\x13REACHED_UNSPECIFIED\x10\x00\x12\x11\n\rREACHED_TRAIL\x10\x01\x12\x15\n\x11REACHED_NEIGHBOUR\x10\x02\x12\x10\n\x0cREACHED_FILL\x10\x03\x12\x0f\n\x0bREACHED_HOP\x10\x04\x32`\n\rMemoryService\x12O\n\x06\x41ttach\x12\x1f.protos.memsvc.v1.AttachRequest\x1a .protos.memsvc.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEP_EMBEDDINGSENTRY']._serialized_options = b'8\001'
   _globals['_STEP_SIGNALSENTRY']._loaded_options = None
   _globals['_STEP_SIGNALSENTRY']._serialized_options = b'8\001'
-  _globals['_REACHED']._serialized_start=2154
-  _globals['_REACHED']._serialized_end=2265
+  _globals['_REACHED']._serialized_start=2188
+  _globals['_REACHED']._serialized_end=2299
   _globals['_ATTACHREQUEST']._serialized_start=81
   _globals['_ATTACHREQUEST']._serialized_end=195
   _globals['_ATTACHRESPONSE']._serialized_start=198
@@ -51,25 +51,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEPBATCH']._serialized_start=749
   _globals['_STEPBATCH']._serialized_end=799
   _globals['_STEP']._serialized_start=802
-  _globals['_STEP']._serialized_end=1380
-  _globals['_STEP_EMBEDDINGSENTRY']._serialized_start=1231
-  _globals['_STEP_EMBEDDINGSENTRY']._serialized_end=1306
-  _globals['_STEP_SIGNALSENTRY']._serialized_start=1308
-  _globals['_STEP_SIGNALSENTRY']._serialized_end=1380
-  _globals['_RECALLREQUEST']._serialized_start=1383
-  _globals['_RECALLREQUEST']._serialized_end=1550
-  _globals['_HOPREQUEST']._serialized_start=1552
-  _globals['_HOPREQUEST']._serialized_end=1620
-  _globals['_ACK']._serialized_start=1622
-  _globals['_ACK']._serialized_end=1729
-  _globals['_RECALLEDBLOCK']._serialized_start=1732
-  _globals['_RECALLEDBLOCK']._serialized_end=1883
-  _globals['_RECALL']._serialized_start=1886
-  _globals['_RECALL']._serialized_end=2050
-  _globals['_FAULT']._serialized_start=2052
-  _globals['_FAULT']._serialized_end=2125
-  _globals['_DRAIN']._serialized_start=2127
-  _globals['_DRAIN']._serialized_end=2152
-  _globals['_MEMORYSERVICE']._serialized_start=2267
-  _globals['_MEMORYSERVICE']._serialized_end=2363
+  _globals['_STEP']._serialized_end=1414
+  _globals['_STEP_EMBEDDINGSENTRY']._serialized_start=1265
+  _globals['_STEP_EMBEDDINGSENTRY']._serialized_end=1340
+  _globals['_STEP_SIGNALSENTRY']._serialized_start=1342
+  _globals['_STEP_SIGNALSENTRY']._serialized_end=1414
+  _globals['_RECALLREQUEST']._serialized_start=1417
+  _globals['_RECALLREQUEST']._serialized_end=1584
+  _globals['_HOPREQUEST']._serialized_start=1586
+  _globals['_HOPREQUEST']._serialized_end=1654
+  _globals['_ACK']._serialized_start=1656
+  _globals['_ACK']._serialized_end=1763
+  _globals['_RECALLEDBLOCK']._serialized_start=1766
+  _globals['_RECALLEDBLOCK']._serialized_end=1917
+  _globals['_RECALL']._serialized_start=1920
+  _globals['_RECALL']._serialized_end=2084
+  _globals['_FAULT']._serialized_start=2086
+  _globals['_FAULT']._serialized_end=2159
+  _globals['_DRAIN']._serialized_start=2161
+  _globals['_DRAIN']._serialized_end=2186
+  _globals['_MEMORYSERVICE']._serialized_start=2301
+  _globals['_MEMORYSERVICE']._serialized_end=2397
 # @@protoc_insertion_point(module_scope)

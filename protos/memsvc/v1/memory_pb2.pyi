@@ -293,6 +293,8 @@ class Step(_message.Message):
     DURABILITY_FIELD_NUMBER: _builtins.int
     GAP_TOKENS_FIELD_NUMBER: _builtins.int
     BLOCK_GAPS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEXT_SIZES_FIELD_NUMBER: _builtins.int
     attachment: _builtins.str
     epoch: _builtins.int
     seq: _builtins.int
@@ -304,6 +306,11 @@ class Step(_message.Message):
     durability: _types_pb2.Durability.ValueType
     gap_tokens: _builtins.int
     """Tokens before first_position that were dropped on purpose: a recorded gap."""
+    text: _builtins.bytes
+    """Of a session that keeps text, beside ids: the UTF-8 of all tokens, one after another, which may break off within a
+    character, and how many bytes of it are each token's, little-endian uint32, 4 * count bytes. Or both empty.
+    """
+    text_sizes: _builtins.bytes
     @_builtins.property
     def embeddings(self) -> _containers.MessageMap[_builtins.str, _types_pb2.Tensor]:
         """By stream name, [count, dims]; every stream of the session; finite, no row zero."""
@@ -338,10 +345,12 @@ class Step(_message.Message):
         durability: _types_pb2.Durability.ValueType = ...,
         gap_tokens: _builtins.int = ...,
         block_gaps: _abc.Iterable[_types_pb2.Range] | None = ...,
+        text: _builtins.bytes = ...,
+        text_sizes: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recall", b"recall", "resident", b"resident"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "block_gaps", b"block_gaps", "count", b"count", "durability", b"durability", "embeddings", b"embeddings", "epoch", b"epoch", "first_position", b"first_position", "gap_tokens", b"gap_tokens", "ids", b"ids", "recall", b"recall", "resident", b"resident", "seq", b"seq", "signals", b"signals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "block_gaps", b"block_gaps", "count", b"count", "durability", b"durability", "embeddings", b"embeddings", "epoch", b"epoch", "first_position", b"first_position", "gap_tokens", b"gap_tokens", "ids", b"ids", "recall", b"recall", "resident", b"resident", "seq", b"seq", "signals", b"signals", "text", b"text", "text_sizes", b"text_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

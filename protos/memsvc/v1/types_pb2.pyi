@@ -489,6 +489,9 @@ class SessionSpec(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
+    KEEP_TEXT_FIELD_NUMBER: _builtins.int
+    keep_text: _builtins.bool
+    """Steps may bring the text of their tokens, which is kept: whoever may read ids reads it too."""
     @_builtins.property
     def fingerprint(self) -> Global___Fingerprint: ...
     @_builtins.property
@@ -501,10 +504,11 @@ class SessionSpec(_message.Message):
         fingerprint: Global___Fingerprint | None = ...,
         policy: Global___PolicySpec | None = ...,
         search: Global___SearchSpec | None = ...,
+        keep_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "policy", b"policy", "search", b"search"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "policy", b"policy", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "keep_text", b"keep_text", "policy", b"policy", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
