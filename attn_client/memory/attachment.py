@@ -5,7 +5,8 @@ nothing is taken on. Callers hold the client's condition.
 Must not know: gRPC, threads.
 """
 
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from attn_client.errors import MemoryFailure
@@ -15,6 +16,8 @@ from attn_client.memory.wire import gap_step, ranges_of
 from protos.memsvc.v1 import session_pb2, types_pb2
 
 NOTES_MAX = 32
+# Recalls of which it is known when they were asked for.
+ASKED_MAX = 1024
 
 
 @dataclass(frozen=True)
@@ -38,19 +41,43 @@ class Opening:
 
 
 class Recalls:
-    """Answers by our seq, from being asked for to being taken or given up."""
+    """Answers by our seq, from being asked for to being taken or given up.
+
+    Attributes:
+        late: A wait for an answer ran out, and none has come since that would have been in time for it.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, RecallAnswer | None] = {}
+        self._asked_at: dict[int, int] = {}
         self._refused: dict[int, str] = {}
+        # When the newest were asked for, those that were given up included.
+        self._asked_s: OrderedDict[int, float] = OrderedDict()
+        self._patience_s = 0.0
+        self.late = False
 
-    def expect(self, seq: int) -> None:
-        """A step that asks goes out."""
+    def expect(self, seq: int, asked_at: int) -> None:
+        """A step that asks, as of the token at that position, goes out."""
         self._open[seq] = None
+        self._asked_at[seq] = asked_at
+        self._asked_s[seq] = time.monotonic()
+        if len(self._asked_s) > ASKED_MAX:
+            self._asked_s.popitem(last=False)
+
+    def ran_out(self, patience_s: float) -> None:
+        """A wait of so many seconds was in vain."""
+        self.late, self._patience_s = True, patience_s
 
     def answer(self, seq: int, answer: RecallAnswer) -> None:
-        """An answer came; dropped if nobody waits for it any more."""
-        if seq in self._open:
+        """An answer came; dropped if nobody waits for it any more, refused if it is to another question."""
+        asked_s = self._asked_s.pop(seq, None)
+        if asked_s is not None and time.monotonic() - asked_s <= self._patience_s:
+            self.late = False
+        if seq not in self._open:
+            return
+        if answer.asked_at != self._asked_at[seq]:
+            self.refuse(seq, f"expected an answer as of {self._asked_at[seq]}, got one as of {answer.asked_at}")
+        else:
             self._open[seq] = answer
 
     def refuse(self, seq: int, why: str) -> None:
@@ -70,6 +97,7 @@ class Recalls:
     def take(self, seq: int) -> RecallAnswer | None:
         """The answer if there is one; it is not kept, and one that comes later is dropped."""
         self._refused.pop(seq, None)
+        self._asked_at.pop(seq, None)
         return self._open.pop(seq, None)
 
 
@@ -127,7 +155,7 @@ class Attachment:
         step.step.block_gaps.extend(ranges_of(self.blocks.take_undeclared()))
         seq = self.steps.add(step)
         if step.step.HasField("recall"):
-            self.recalls.expect(seq)
+            self.recalls.expect(seq, step.end_position - 1)
         return seq
 
     def declare_gaps(self) -> None:

@@ -12,8 +12,10 @@ import grpc
 from attn_client.errors import InvalidSettings, MemoryUnavailable
 from attn_client.memory.access import channel_to
 from attn_client.memory.attachment import Opening
+from attn_client.memory.faults import under
 from attn_client.memory.settings import ClientSettings
 from attn_client.memory.statuses import failure_of
+from protos.faults import Faults
 from protos.memsvc.v1 import block_pb2_grpc, graph_pb2_grpc, memory_pb2_grpc, session_pb2, session_pb2_grpc
 
 Request = TypeVar("Request")
@@ -33,12 +35,13 @@ class Calls:
     Args:
         address: `unix:///path` or `host:port`.
         settings: Of them, the deadline of a call that names none, and how to be let in.
+        faults: What is to go wrong on purpose.
 
     Raises:
         InvalidSettings: The address, or a file of the settings.
     """
 
-    def __init__(self, address: str, settings: ClientSettings) -> None:
+    def __init__(self, address: str, settings: ClientSettings, faults: Faults | None = None) -> None:
         if not address or any(character.isspace() for character in address):
             raise InvalidSettings(f"address: expected unix:///path or host:port, got {address!r}")
         self.address = address
@@ -46,7 +49,7 @@ class Calls:
         self._closed = False
         self._parting: set[object] = set()
         options = _options(settings.reconnect_max_s)
-        self._channels = [channel_to(address, settings, options) for _ in range(2)]
+        self._channels = [under(channel_to(address, settings, options), faults) for _ in range(2)]
         self.memory = memory_pb2_grpc.MemoryServiceStub(self._channels[0])
         self.sessions = session_pb2_grpc.SessionServiceStub(self._channels[0])
         self.graph = graph_pb2_grpc.GraphServiceStub(self._channels[0])

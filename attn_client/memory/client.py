@@ -21,11 +21,13 @@ from attn_client.errors import MemoryUnavailable
 from attn_client.memory.arena import Arena, remove_abandoned
 from attn_client.memory.attachment import Attachment, Opening
 from attn_client.memory.calls import Calls
+from attn_client.memory.faults import faults_in
 from attn_client.memory.link import Link
 from attn_client.memory.session import MemorySession
 from attn_client.memory.settings import ClientSettings
 from attn_client.memory.stream import AttachStream
 from attn_client.memory.transfer import BlockTransfer
+from protos.faults import Faults
 from protos.memsvc.v1 import graph_pb2, session_pb2, types_pb2
 
 # For a thread that was told to end: it only has to notice.
@@ -40,19 +42,20 @@ class MemoryClient:
 
     Args:
         address: `unix:///path` or `host:port`.
+        faults: Rules at work by which the memory fails on purpose; in place of those that the settings name.
 
     Raises:
         MemoryUnavailable: Nobody there within `connect_timeout_s`.
         MemoryProtocol: Somebody there who speaks another version, or another protocol.
     """
 
-    def __init__(self, address: str, settings: ClientSettings | None = None) -> None:
+    def __init__(self, address: str, settings: ClientSettings | None = None, *, faults: Faults | None = None) -> None:
         settings = settings if settings is not None else ClientSettings()
         self._settings = settings
         self._worker = uuid.uuid4().hex
         self._opening = threading.Lock()
         self._sessions: list[MemorySession] = []
-        self._calls = Calls(address, settings)
+        self._calls = Calls(address, settings, faults or faults_in(settings.faults))
         with ExitStack() as undo:
             undo.callback(self._calls.close)
             arena = _arena(settings.arena_bytes)
@@ -82,6 +85,12 @@ class MemoryClient:
         with self._link.changed:
             return self._link.shared is not None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up now; while it is not, opening a session waits for it."""
+        with self._link.changed:
+            return self._link.up
+
     def create_session(self, name: str, spec: types_pb2.SessionSpec) -> types_pb2.SessionInfo:
         """Make a session, or find the one that was made with the same specification.
 
@@ -106,6 +115,15 @@ class MemoryClient:
             request.page_token = page.next_page_token
             if not request.page_token:
                 return sessions
+
+    def fork_session(self, parent: str, name: str, snapshot: str = "") -> types_pb2.SessionInfo:
+        """Make a session that goes on from another's newest tail, or snapshot, apart from it; or find that fork.
+
+        Raises:
+            MemoryRefused: SESSION_NOT_FOUND, SNAPSHOT_NOT_FOUND, SESSION_EXISTS (the name is taken by another).
+        """
+        request = session_pb2.ForkSessionRequest(parent=parent, name=name, snapshot=snapshot)
+        return self._calls.call(self._calls.sessions.ForkSession, request, f"fork session {parent!r}").session
 
     def delete_session(self, name: str) -> None:
         """Delete a session and its files.
@@ -186,8 +204,8 @@ class MemoryClient:
             attachment = Attachment(opening, opened)
             with self._link.changed:
                 self._link.attachments[opening.attachment] = attachment
-        session = MemorySession(self._link, self._calls, self._transfer, attachment, opened)
-        self._sessions = [*(one for one in self._sessions if not one.closed), session]
+            session = MemorySession(self._link, self._calls, self._transfer, attachment, opened)
+            self._sessions = [*(one for one in self._sessions if not one.closed), session]
         return session
 
     def _await_up(self) -> None:

@@ -302,8 +302,8 @@ class BlockQueue:
     def rewind(self, stored: Iterable[types_pb2.Range]) -> int:
         """A new connection: the server holds these blocks. Those it lost become gaps; how many."""
         self.resend()
-        held = {block for one in stored for block in range(one.first, one.first + one.count)}
-        lost = sorted(self._stored - held)
+        held = [range(one.first, one.first + one.count) for one in stored]
+        lost = [block for block in sorted(self._stored) if not any(block in one for one in held)]
         for block in lost:
             self.drop(block)
         self._stored.difference_update(lost)

@@ -3,7 +3,7 @@
 Must not know: gRPC, threads, torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +47,7 @@ class StepRecord:
         signals: By signal name, float32 [n].
         resident: First position and count of what the device holds beside the sinks when the answer is used.
         recall: Asks for a recall as of the last token.
+        text: Bytes that each token stands for, of a session that keeps text; none if it is not sent.
     """
 
     first_position: int
@@ -55,6 +56,7 @@ class StepRecord:
     signals: Mapping[str, npt.NDArray[np.float32]]
     resident: tuple[int, int]
     recall: RecallAsk | None
+    text: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)

@@ -134,12 +134,13 @@ class MemorySession:
         """
         await_acknowledged(self._link, self._attachment, timeout_s)
 
-    def recall(self, seq: int, timeout_s: float) -> RecallAnswer | None:
+    def recall(self, seq: int, timeout_s: float, *, patient: bool = True) -> RecallAnswer | None:
         """The answer to a step that asked, once. None: refused, not there in time, or nobody there to give it.
 
-        After a wait that ran out, None comes at once until the server has said something again.
+        After a wait that ran out, None comes at once until the server has said something again; for whoever is not
+        `patient`, until an answer was quicker than that wait: a server that is late with all costs one wait in all.
         """
-        return await_recall(self._link, self._attachment, seq, timeout_s)
+        return await_recall(self._link, self._attachment, seq, timeout_s, patient=patient)
 
     def fetch_blocks(self, blocks: Sequence[int], timeout_s: float) -> dict[int, Bytes]:
         """Bytes of blocks, [block_bytes] each, checked; the arrays are the caller's.

@@ -25,6 +25,7 @@ class ClientSettings:
         token_file: File that holds the bearer token to call with; None: calls name no tenant.
         ca: Authority of the server's certificate, PEM: calls go by TLS; None: without.
         cert, key: Certificate to call with, and its key, PEM.
+        faults: Rules by which the memory fails on purpose (format: `protos.faults`); None: off.
     """
 
     connect_timeout_s: float = 5.0
@@ -38,6 +39,7 @@ class ClientSettings:
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    faults: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("connect_timeout_s", "call_timeout_s", "stall_timeout_s", "reconnect_first_s", "reconnect_max_s"):

@@ -130,6 +130,9 @@ class AttachStream:
             raise MemoryProtocol(
                 f"expected protocol version {PROTOCOL_VERSION} at {self._calls.address}, got {version}"
             )
+        limits = (first.welcome.credit_tokens, first.welcome.step_tokens_max, first.welcome.message_bytes_max)
+        if not all(limits):
+            raise MemoryUnavailable(f"expected a Welcome with credit and limits above 0, got {limits}")
         return first.welcome
 
     def _resume(self, attachment: Attachment) -> None:
@@ -198,7 +201,10 @@ class AttachStream:
             attachment.bookmarks = max(attachment.bookmarks, message.bookmarks)
             link.free_steps(attachment.steps.ack(message.seq))
         elif isinstance(message, memory_pb2.Recall):
-            attachment.recalls.answer(seq, answer_of(message))
+            try:
+                attachment.recalls.answer(seq, answer_of(message))
+            except MemoryProtocol as error:
+                attachment.recalls.refuse(seq, str(error))
         elif attachment.steps.is_acked(seq):
             attachment.recalls.refuse(seq, f"{message.reason}: {message.message}")
         else:

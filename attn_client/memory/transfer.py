@@ -63,6 +63,8 @@ class BlockTransfer:
     def __init__(self, link: Link, calls: Calls, settings: ClientSettings) -> None:
         self._link, self._calls, self._settings = link, calls, settings
         self._connection = Connection()
+        # When a block was last sent, or answered for.
+        self._moved_at = 0.0
         self._thread = threading.Thread(target=self._run, name="attn-blocks", daemon=True)
         self._thread.start()
 
@@ -170,10 +172,16 @@ class BlockTransfer:
             while not connection.ended and link.up and link.generation == generation:
                 taken = link.take_block()
                 if taken is not None:
+                    self._moved_at = time.monotonic()
                     return taken
                 if link.draining:
                     break
-                link.changed.wait()
+                waiting = any(one.blocks.in_flight for one in link.attachments.values())
+                left_s = self._moved_at + self._settings.call_timeout_s - time.monotonic()
+                if waiting and left_s <= 0:
+                    # An answer is overdue: what was sent goes out again on another call.
+                    break
+                link.changed.wait(left_s if waiting else None)
             # Half-closing is enough for a server that lives; one that hangs must not keep the thread.
             if not link.draining and not connection.ended:
                 connection.end()
@@ -203,6 +211,7 @@ class BlockTransfer:
         if attachment is None or block is None:
             # Closed meanwhile.
             return
+        self._moved_at = time.monotonic()
         if not response.reason:
             attachment.blocks.stored(block)
             link.free_block(block)

@@ -10,16 +10,24 @@ from attn_client.memory.link import Link
 from attn_client.memory.records import RecallAnswer
 
 
-def await_recall(link: Link, attachment: Attachment, seq: int, timeout_s: float) -> RecallAnswer | None:
-    """The answer to a step that asked. None: refused, not there in time, or nobody there to give it."""
+def await_recall(
+    link: Link, attachment: Attachment, seq: int, timeout_s: float, *, patient: bool
+) -> RecallAnswer | None:
+    """The answer to a step that asked. None: refused, not there in time, or nobody there to give it.
+
+    Args:
+        patient: Wait, too, while answers come later than the last wait for one was; else take what is there then.
+    """
     recalls = attachment.recalls
 
     def over() -> bool:
-        return recalls.settled(seq) or attachment.lost is not None or not link.answering
+        given_up = attachment.lost is not None or not link.answering or (recalls.late and not patient)
+        return recalls.settled(seq) or given_up
 
     with link.changed:
         if not link.changed.wait_for(over, timeout_s):
             link.silent()
+            recalls.ran_out(timeout_s)
         return recalls.take(seq)
 
 

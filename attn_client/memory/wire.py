@@ -3,7 +3,7 @@
 Must not know: threads, connections.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 
 import numpy as np
 
@@ -38,11 +38,14 @@ def steps_of(record: StepRecord, welcome: memory_pb2.Welcome, *, sink_tokens: in
         ValueError: No tokens, rows that are not one a token, or an element type that does not travel.
     """
     count = len(record.ids)
-    arrays = {**record.embeddings, **record.signals}
+    arrays: dict[str, Sized] = {**record.embeddings, **record.signals, **({"text": record.text} if record.text else {})}
     unequal = {name: len(array) for name, array in arrays.items() if len(array) != count}
     if not count or unequal:
         raise ValueError(f"expected a row for each of 1 or more tokens, got {count} ids and rows {unequal}")
-    row_bytes = 4 + sum(array.nbytes for array in arrays.values()) // count
+    own_bytes = sum(array.nbytes for array in (*record.embeddings.values(), *record.signals.values()))
+    # Of text the longest token, and its size: no part may be too large.
+    text_bytes = 4 + max(len(own) for own in record.text) if record.text else 0
+    row_bytes = 4 + own_bytes // count + text_bytes
     bytes_max = welcome.message_bytes_max - STEP_OVERHEAD_BYTES
     part = min(welcome.step_tokens_max, welcome.credit_tokens, bytes_max // row_bytes)
     if part < 1:
@@ -119,6 +122,9 @@ def _step(record: StepRecord, start: int, stop: int) -> PendingStep:
         step.embeddings[name].MergeFrom(codec.encode(embedding[start:stop]))
     for name, signal in record.signals.items():
         step.signals[name].MergeFrom(codec.encode(signal[start:stop].astype(np.float32, copy=False)))
+    if record.text:
+        own = record.text[start:stop]
+        step.text, step.text_sizes = b"".join(own), np.array([len(one) for one in own], dtype="<u4").tobytes()
     step.resident.first, step.resident.count = record.resident
     step.durability = types_pb2.DURABILITY_BUFFERED
     size = request.ByteSize() + STEP_OVERHEAD_BYTES

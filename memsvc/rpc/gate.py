@@ -24,6 +24,7 @@ from memsvc.auth.quotas import Quotas
 from memsvc.auth.rules import scopes_of, scopes_of_request
 from memsvc.errors import Unauthenticated
 from memsvc.rpc.interceptor import Behaviour, Context, Continuation, Handler, rewritten
+from memsvc.rpc.parsing import each_parsed, parsed, tolerant
 from memsvc.rpc.threads import Pool
 
 # Names in a certificate, in the order in which they are looked up.
@@ -64,7 +65,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call.outward(response)
             return cast("bytes", serialize(response))
 
-        return rewritten(handler, lambda behaviour: call.gated(behaviour, handler.request_streaming), outward)
+        deserialize = tolerant(handler.request_deserializer)
+        return rewritten(
+            handler, lambda behaviour: call.gated(behaviour, handler.request_streaming), outward, deserialize
+        )
 
 
 class _Call:
@@ -100,7 +104,7 @@ class _Call:
         """What the handler gets of the request, or of the requests. Raises what a call is refused with."""
         scopes = scopes_of(self._method)
         if not scopes:
-            return request
+            return each_parsed(request) if streaming else parsed(request)
         # Taken now: of a call that ended, nothing more can be asked.
         seen = _authorization(context), _identities(context)
         self._caller = caller = self._gate.callers(*seen)
@@ -121,6 +125,7 @@ class _Call:
     def _inward(self, request: Any) -> Any:
         assert self._caller is not None
         assert self._namespace is not None
+        parsed(request)
         if scopes := scopes_of_request(request):
             self._caller.require(scopes)
         self._namespace.inward(request)

@@ -21,6 +21,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Any]
 Serializer = Callable[[Any], bytes]
+Deserializer = Callable[[bytes], Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 # What a generated servicer sets before it raises, as a status and as gRPC's core keeps it.
@@ -42,12 +43,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return rewritten(handler, lambda behaviour: _guarded(behaviour, method), handler.response_serializer)
 
 
-def rewritten(handler: Any, change: Callable[[Behaviour], Behaviour], serialize: Serializer | None) -> Handler:
-    """The same handler with another behaviour and serializer."""
+def rewritten(
+    handler: Any,
+    change: Callable[[Behaviour], Behaviour],
+    serialize: Serializer | None,
+    deserialize: Deserializer | None = None,
+) -> Handler:
+    """The same handler with another behaviour and serializer, and another deserializer if one is given."""
     kind = f"{_cardinality(handler.request_streaming)}_{_cardinality(handler.response_streaming)}"
     made = getattr(grpc, f"{kind}_rpc_method_handler")(
         change(getattr(handler, kind)),
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=deserialize or handler.request_deserializer,
         response_serializer=serialize,
     )
     return cast("Handler", made)

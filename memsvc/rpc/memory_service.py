@@ -104,9 +104,9 @@ class AttachStream:
 
     async def serve(self, requests: Requests, context: Context) -> None:
         """Answer until the worker has sent its last request and got its last answer."""
-        # Awaited here, where no failed request cancels it: when a stream's first write is cut off, gRPC does not know
-        # that the metadata is out, sends it again with the status, and the stream never ends.
+        # Awaited here, where no failed request cancels it: a stream's first write must not be cut off.
         await context.write(memory_pb2.AttachResponse(welcome=self._welcome()))
+        self._worker.greeted()
         try:
             async with asyncio.TaskGroup() as whole:
                 whole.create_task(self._write(context))

@@ -96,6 +96,9 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         try:
             yield
             code = _code(context, "OK")
+        except grpc.aio.InternalError:
+            # What is written to a call that its caller has left.
+            raise
         except Exception:
             code = _code(context, "UNKNOWN")
             raise

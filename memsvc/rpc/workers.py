@@ -34,13 +34,23 @@ class Worker:
         self.left = asyncio.Event()
         self.leaving = False
         self.ended_by: MemsvcError | None = None
+        self._greeted = False
         self._task = asyncio.current_task()
 
     def end(self, error: MemsvcError) -> None:
-        """End the stream with an error."""
+        """End the stream with an error, once its first answer is out."""
         if self.ended_by is None and not self.leaving and self._task is not None:
             self.ended_by = error
-            self._task.cancel()
+            # When a stream's first write is cut off, gRPC does not know that the metadata is out, sends it again with
+            # the status, and the stream never ends.
+            if self._greeted:
+                self._task.cancel()
+
+    def greeted(self) -> None:
+        """Its first answer is out. Raises what it was ended with meanwhile."""
+        self._greeted = True
+        if self.ended_by is not None:
+            raise self.ended_by
 
 
 class Workers:

@@ -12,10 +12,14 @@ from pathlib import Path
 
 
 class ServerProcess:
-    """`memsvc serve` over one data folder and one Unix socket; the folder outlives it."""
+    """`memsvc serve` over one data folder and one Unix socket; the folder outlives it.
 
-    def __init__(self, data: Path) -> None:
+    `arguments` are more of its command line, and may change between two starts.
+    """
+
+    def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
+        self.arguments = arguments
         data.mkdir(parents=True, exist_ok=True)
         self.address = f"unix://{data.parent / 'server.sock'}"
         self._child: subprocess.Popen[str] | None = None
@@ -29,7 +33,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and return once it listens."""
         command = [sys.executable, "-m", "memsvc.cli", "serve", "--data", str(self.data), "--listen", self.address]
-        self._child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._child = subprocess.Popen([*command, *self.arguments], stdout=subprocess.PIPE, text=True)
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         assert "listening" in line, line

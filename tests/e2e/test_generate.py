@@ -8,8 +8,9 @@ import torch
 from attn_client.errors import UnsupportedCall
 from attn_client.generate import greedy
 from attn_client.hf.attach import Attached, attach
-from attn_client.memory import MemoryClient
-from tests.e2e.models import random_ids, tiny_model
+from attn_client.hf.streaming import RecallStreamer
+from attn_client.memory import MemoryClient, RecallAnswer
+from tests.e2e.models import byte_tokenizer, random_ids, tiny_model
 from tests.e2e.settings import SMALL
 
 NEW_TOKENS = 12
@@ -88,3 +89,43 @@ def test_beam_search_is_refused(client: MemoryClient) -> None:
             do_sample=False,
             pad_token_id=0,
         )
+
+
+def test_generate_in_a_readers_block_goes_to_that_reader(client: MemoryClient) -> None:
+    """Proves that three lines are enough: attach, open a session, and the call that people have already."""
+    model, ids = tiny_model("llama"), random_ids(500, seed=3)
+    with attach(model, client, SMALL) as attached:
+        expected = _by_own_loop(attached, ids)
+        with attached.temporary_writer(f"plain-{uuid.uuid4().hex}"):
+            output = model.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    assert output[0, len(ids) :].tolist() == expected
+    assert "generate" not in vars(model)
+
+
+def test_generate_asks_which_reader_where_several_are_open(client: MemoryClient) -> None:
+    """Proves that a call is never sent to a session by chance."""
+    model = tiny_model("llama")
+    with (
+        attach(model, client, SMALL) as attached,
+        attached.temporary_writer(f"one-{uuid.uuid4().hex}"),
+        attached.temporary_writer(f"two-{uuid.uuid4().hex}"),
+        pytest.raises(UnsupportedCall, match="several readers"),
+    ):
+        model.generate(torch.tensor([random_ids(10, seed=1)]), max_new_tokens=2, do_sample=False)
+
+
+def test_a_streamer_tells_tokens_with_what_was_recalled(client: MemoryClient) -> None:
+    """Proves that text and recalls come as they happen: all of the text, and each recall before the next token."""
+    model, tokenizer, ids = tiny_model("llama"), byte_tokenizer(), random_ids(500, seed=4)
+    told: list[tuple[str, RecallAnswer | None]] = []
+    with attach(model, client, SMALL) as attached, attached.temporary_writer(f"s-{uuid.uuid4().hex}") as reader:
+        streamer = RecallStreamer(tokenizer, reader, lambda text, recall: told.append((text, recall)))
+        output = model.generate(
+            torch.tensor([ids]), streamer=streamer, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0
+        )
+        assert reader.recalls is not None
+        prompted = reader.recalls.prompted
+    assert "".join(text for text, _ in told) == tokenizer.decode(output[0, len(ids) :].tolist())
+    assert told[0][1] == prompted
+    assert prompted is not None
+    assert prompted.blocks

@@ -64,6 +64,10 @@ class Script:
     resume_refusal: tuple[int, str] | None = None
     # How long a resumed session takes to open: a long log is replayed.
     replay_s: float = 0.0
+    # What it says that it has stored; what it has if None.
+    stored: list[types_pb2.Range] | None = None
+    # Blocks that it stores without a word.
+    unanswered_puts: int = 0
     tail: session_pb2.Tail | None = None
 
 
@@ -147,10 +151,11 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
         hello = next(request_iterator).hello
         self.arena = hello.arena if hello.HasField("arena") else None
         out: queue.Queue[Any] = queue.Queue()
-        yield memory_pb2.AttachResponse(welcome=self.script.welcome)
+        # Before the client hears of it: what a test then does to every stream is done to this one.
         with self.changed:
             self._outs.append(out)
             self._held.clear()
+        yield memory_pb2.AttachResponse(welcome=self.script.welcome)
         threading.Thread(target=self._read, args=(request_iterator, out), daemon=True).start()
         while (response := out.get()) is not END:
             if response is BREAK:
@@ -212,7 +217,8 @@ class ScriptedServer(memory_pb2_grpc.MemoryServiceServicer, session_pb2_grpc.Ses
             context.abort_with_status(refusal(*self.script.resume_refusal, "expected x, got y"))
         info = types_pb2.SessionInfo(name=request.session)
         info.spec.fingerprint.block_bytes = BLOCK_BYTES
-        stored = [types_pb2.Range(first=block, count=1) for block in sorted(self.blocks)]
+        held = [types_pb2.Range(first=block, count=1) for block in sorted(self.blocks)]
+        stored = held if self.script.stored is None else self.script.stored
         return session_pb2.OpenSessionResponse(
             session=info,
             epoch=7,
@@ -254,8 +260,11 @@ class ScriptedBlocks(block_pb2_grpc.BlockServiceServicer):
             if len(data) < BLOCK_BYTES:
                 continue
             assert google_crc32c.value(data) == request.crc32c
-            yield self._stored(request, data)
-            data = b""
+            answer, data = self._stored(request, data), b""
+            if self._server.script.unanswered_puts:
+                self._server.script.unanswered_puts -= 1
+            else:
+                yield answer
 
     def _stored(self, request: block_pb2.PutBlocksRequest, data: bytes) -> block_pb2.PutBlocksResponse:
         with self._server.changed:

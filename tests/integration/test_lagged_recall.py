@@ -6,7 +6,7 @@ import pytest
 
 from attn_client.memory import HopAsk, MemoryClient, MemorySession
 from attn_client.recall import ANSWERS_KEPT, MISSED_KEPT, LaggedRecall
-from attn_client.settings import RecallSettings
+from attn_client.settings import BLOCK_TOKENS, RecallSettings
 from tests.integration.client_records import LONG_S, block_of, record, settings, writer
 from tests.integration.scripted_server import ScriptedServer
 
@@ -28,7 +28,8 @@ def _recalls(session: MemorySession) -> LaggedRecall:
 def _asked(session: MemorySession, recalls: LaggedRecall) -> None:
     seq = session.append(record(session.position, 1, recalls.ask()), wait=True)
     assert seq is not None
-    recalls.asked(seq, session.position)
+    # Past the block that is recalled.
+    recalls.asked(seq, session.position + 4 * BLOCK_TOKENS)
 
 
 def test_links_are_asked_for_where_the_settings_say_so(session: MemorySession) -> None:
