@@ -5,6 +5,7 @@ a CPU), `reference` (attn_kernels, eager) and `fused` (attn_kernels, Triton). Sc
 query at q >= k: scale * rope(q) . rope(k) + alpha[head] * bias[slot].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,19 @@ class LayerRoles:
     mass: int | None
 
 
+@dataclass(frozen=True)
+class OwnTokens:
+    """A row's own tokens in one layer: query [heads, count, D], keys and values [kv heads, count, D], before rotation;
+    query and keys after it as well, where the row `turns` them.
+    """
+
+    query: Tensor
+    keys: Tensor
+    values: Tensor
+    turned_query: Tensor
+    turned_keys: Tensor
+
+
 class RowPass:
     """One row in one pass over the model: `attend` is called once a layer, in any order of layers.
 
@@ -59,8 +73,9 @@ class RowPass:
         self.mass: npt.NDArray[np.float32] | None = None
         self._parts = parts
         self._layers = layers
-        self._q_cos = parts.cos[plan.query_position]
-        self._q_sin = parts.sin[plan.query_position]
+        self.cos = parts.cos[plan.query_position]
+        self.sin = parts.sin[plan.query_position]
+        self._stale_are_turned = False
         # Recalled slots come last, so a layer without memory reads a shorter prefix.
         self._read = {
             True: residents.geometry.recalled_slot + (plan.recalled.stop - plan.recalled.start),
@@ -68,36 +83,31 @@ class RowPass:
         }
         self._masks: dict[bool, Tensor] = {}
 
-    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """Write the pass's keys and values, then attend.
+    def turns(self, layer: int) -> bool:
+        """Whether its attention in a layer takes queries and keys after rotation."""
+        return self._parts.implementation is Implementation.SDPA or layer == self._layers.mass
 
-        Args:
-            query: Before rotation, [heads, count, D].
-            keys, values: Before rotation, [kv heads, count, D].
-
-        Returns:
-            [heads, count, D] in the query's dtype.
-        """
-        self.residents.write(layer, self.plan, keys, values)
+    def attend(self, layer: int, own: OwnTokens, scale: float) -> Tensor:
+        """Write the pass's keys and values, then attend; [heads, count, D] in the query's dtype."""
+        self.residents.write(layer, self.plan, own.keys, own.values)
         if self._parts.implementation is Implementation.SDPA:
-            return self._sdpa(layer, query, keys, scale)
-        return self._paged(layer, query, keys, scale)
+            return self._sdpa(layer, own, scale)
+        return self._paged(layer, own, scale)
 
-    def _sdpa(self, layer: int, query: Tensor, keys: Tensor, scale: float) -> Tensor:
+    def _sdpa(self, layer: int, own: OwnTokens, scale: float) -> Tensor:
         residents, plan = self.residents, self.plan
-        self._rotate_stale(layer)
-        own = rotate(keys, self._q_cos, self._q_sin)
-        residents.write_rotated(layer, plan, own)
+        self._rotate_stale()
+        residents.write_rotated(layer, plan, own.turned_keys)
         recall = layer in self._layers.memory
         slots = self._read[recall]
-        heads, count, dim = query.shape
+        heads, count, dim = own.turned_query.shape
         groups = heads // residents.shape.kv_heads
         # Heads of one group share their keys: they are folded into the query axis, which torch's CPU kernel takes.
-        folded = rotate(query, self._q_cos, self._q_sin).reshape(1, -1, groups * count, dim)
+        folded = own.turned_query.reshape(1, -1, groups * count, dim)
         rotated = residents.rotated[layer, :, :slots].reshape(1, -1, slots * BLOCK_TOKENS, dim)
         if layer == self._layers.mass:
             lse = self._lse(folded[0], rotated[0], self._mask(recall, groups)[0], scale)
-            self._take_mass(folded.view(heads, count, dim), own, lse.view(heads, count), scale)
+            self._take_mass(own, lse.view(heads, count), scale)
         out = torch.nn.functional.scaled_dot_product_attention(
             folded,
             rotated,
@@ -114,21 +124,26 @@ class RowPass:
         heads = zip(folded.float(), keys.float(), mask.expand(len(keys), -1, -1), strict=True)
         return torch.stack([torch.logsumexp((q * scale) @ k.T + hidden, dim=-1) for q, k, hidden in heads])
 
-    def _take_mass(self, query: Tensor, keys: Tensor, lse: Tensor, scale: float) -> None:
-        """Attention mass from rotated queries and own keys, and the log-sum-exp of each query [heads, count]."""
-        self.mass = mass.received(mass.own_weights(query, keys, lse, scale))
+    def _take_mass(self, own: OwnTokens, lse: Tensor, scale: float) -> None:
+        """Attention mass from own queries and keys, and the log-sum-exp of each query [heads, count]."""
+        self.mass = mass.received(mass.own_weights(own.turned_query, own.turned_keys, lse, scale))
 
-    def _rotate_stale(self, layer: int) -> None:
+    def _rotate_stale(self) -> None:
+        """Rotate again what stands elsewhere now, in every layer at once: a call a layer would cost more than it does.
+
+        Slots that new tokens are written to may be among them; those are rotated as they are written.
+        """
         stale = self.plan.stale
-        if not len(stale):
+        if self._stale_are_turned or not len(stale):
             return
+        self._stale_are_turned = True
         residents, parts = self.residents, self._parts
         slots = torch.from_numpy(stale).to(residents.shape.device)
         position = self.plan.slot_position[stale][:, None] + np.arange(BLOCK_TOKENS)
         at = torch.from_numpy(position.reshape(-1)).to(residents.shape.device)
-        keys = residents.keys[layer].index_select(1, slots)
-        turned = rotate(keys.flatten(1, 2), parts.cos[at], parts.sin[at])
-        residents.rotated[layer].index_copy_(1, slots, turned.view_as(keys))
+        keys = residents.keys.index_select(2, slots)
+        turned = rotate(keys.flatten(2, 3), parts.cos[at], parts.sin[at])
+        residents.rotated.index_copy_(2, slots, turned.view_as(keys))
 
     def _mask(self, recall: bool, groups: int) -> Tensor:
         """Additive mask [1, kv heads or 1, groups * count, keys]: bias where a key may be seen, -inf elsewhere."""
@@ -151,7 +166,7 @@ class RowPass:
         per_head = (self._parts.alpha[:, None, None] * bias).to(shape.dtype) + hidden
         return per_head.reshape(1, -1, groups * plan.count, keys.shape[0])
 
-    def _paged(self, layer: int, query: Tensor, keys: Tensor, scale: float) -> Tensor:
+    def _paged(self, layer: int, own: OwnTokens, scale: float) -> Tensor:
         residents, plan, device = self.residents, self.plan, self.residents.shape.device
         slots = self._read[layer in self._layers.memory]
         # Entries in order of position, so that tiles past the causal edge can be skipped.
@@ -166,8 +181,36 @@ class RowPass:
         pages = Pages(residents.keys[layer].transpose(0, 1), residents.values[layer].transpose(0, 1))
         impl = Impl.FUSED if self._parts.implementation is Implementation.FUSED else Impl.REFERENCE
         position = plan.query_position.to(torch.int32)[None]
-        state = paged_attention(query[None], position, pages, table, self._parts.rope, self._parts.alpha, scale, impl)
+        state = paged_attention(
+            own.query[None], position, pages, table, self._parts.rope, self._parts.alpha, scale, impl
+        )
         if layer == self._layers.mass:
-            turned = rotate(query, self._q_cos, self._q_sin)
-            self._take_mass(turned, rotate(keys, self._q_cos, self._q_sin), state.lse[0], scale)
+            self._take_mass(own, state.lse[0], scale)
         return state.out[0]
+
+
+class RowsPass:
+    """All rows of one pass: what is the same work for each is done for all of them at once."""
+
+    def __init__(self, rows: Sequence[RowPass]) -> None:
+        self._rows = tuple(rows)
+        # [rows, 1, count, D]: the same for every head.
+        self._cos = torch.stack([row.cos for row in rows])[:, None]
+        self._sin = torch.stack([row.sin for row in rows])[:, None]
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Write the pass's keys and values, then attend, each row to its own residents.
+
+        Args:
+            query: Before rotation, [rows, heads, count, D].
+            keys, values: Before rotation, [rows, kv heads, count, D].
+
+        Returns:
+            [rows, heads, count, D] in the query's dtype.
+        """
+        turned = query, keys
+        if any(row.turns(layer) for row in self._rows):
+            turned = rotate(query, self._cos, self._sin), rotate(keys, self._cos, self._sin)
+        own = zip(query, keys, values, *turned, strict=True)
+        attended = [row.attend(layer, OwnTokens(*one), scale) for row, one in zip(self._rows, own, strict=True)]
+        return torch.stack(attended)

@@ -29,14 +29,15 @@ class Answer:
             "answer": self.text,
             "context_tokens": self.context_tokens,
             "resident_tokens_max": self.resident_tokens_max,
-            "recalled": [_block_json(block) for block in self.recalled],
+            "recalled": [block_json(block) for block in self.recalled],
             "degraded": bool(self.degraded),
             "degraded_reasons": list(self.degraded),
             "seconds": round(self.seconds, 3),
         }
 
 
-def _block_json(block: RecalledBlock) -> dict[str, Any]:
+def block_json(block: RecalledBlock) -> dict[str, Any]:
+    """A recalled block as programs read it."""
     first = block.block * BLOCK_TOKENS
     return {
         "block": block.block,

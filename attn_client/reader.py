@@ -8,6 +8,7 @@
 Without a memory session a reader has sinks and window only: the control for every claim.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,9 +21,11 @@ from attn_client.hf.passes import ModelPasses, PassOutput
 from attn_client.memory import MemorySession, RecallAsk, StepRecord
 from attn_client.recall import LaggedRecall
 from attn_client.residents import Residents
+from attn_client.room import Room
 from attn_client.salience import MASS, SURPRISAL, Surprisal, wanted_signals
 from attn_client.settings import BLOCK_TOKENS, Settings
 from attn_client.streams import PROBE, embeddings_of, logits_of_tail, restore_tail
+from attn_client.token_text import TokenTexts
 from attn_client.window import Geometry
 
 # A prompt's last pass covers at least this many of its tokens: enough for the trail to forget what came before them.
@@ -33,7 +36,12 @@ class Reader:
     """One row: its residents, its place in the memory session, its next-token logits."""
 
     def __init__(
-        self, passes: ModelPasses, parts: AttentionParts, settings: Settings, memory: MemorySession | None
+        self,
+        passes: ModelPasses,
+        parts: AttentionParts,
+        settings: Settings,
+        memory: MemorySession | None,
+        texts: TokenTexts | None = None,
     ) -> None:
         self._passes, self._parts, self._settings, self.memory = passes, parts, settings, memory
         self.geometry = Geometry.of(settings)
@@ -42,6 +50,9 @@ class Reader:
         self._memory_layers = frozenset(range(passes.decoder.shape.layers) if layers is None else layers)
         self.recalls = LaggedRecall(memory, settings.recall) if memory is not None else None
         self._surprisal = Surprisal(passes.decoder.head, settings.probe.salience_vocabulary)
+        # What text the session is sent: a view keeps nothing.
+        keeps = memory is not None and not memory.read_only and memory.info.spec.keep_text
+        self._texts = texts if keeps else None
         self._signals = wanted_signals(memory.info.spec.policy) if memory is not None else frozenset()
         self._last_hidden: Tensor | None = None
         self._logits: Tensor | None = None
@@ -49,6 +60,7 @@ class Reader:
         self.resident_tokens_max = 0
         # Position of the newest tail that this reader saved or began at.
         self._saved_at: int | None = None
+        self._room = Room()
         # Blocks of the window that the session lost before it was opened here.
         self._missing: list[int] = []
         if memory is not None and memory.tail is not None:
@@ -95,12 +107,16 @@ class Reader:
                 on_chunk(count)
 
     def prompt(self, ids: Sequence[int], on_chunk: Callable[[int], None] | None = None) -> Tensor:
-        """Read a prompt and return the logits [vocabulary] of the token after it; its last pass recalls."""
+        """Read a prompt and return the logits [vocabulary] of the token after it; its last pass recalls.
+
+        An answer never fails because memory does: where there is no room for the prompt it is a recorded gap.
+        """
         if not len(ids):
             return self.next_logits()
         last = min(len(ids), PROMPT_PASS_TOKENS, self.geometry.chunk_tokens)
-        self.read(ids[: len(ids) - last], on_chunk)
-        self._pass_and_commit(ids[len(ids) - last :], twice=True)
+        with self._room.for_a_prompt():
+            self.read(ids[: len(ids) - last], on_chunk)
+            self._pass_and_commit(ids[len(ids) - last :], twice=True)
         if on_chunk is not None:
             on_chunk(last)
         return self.next_logits()
@@ -148,9 +164,12 @@ class Reader:
         return RowPass(self.residents, self.residents.plan(count), self._parts, roles)
 
     def begin_decode(self) -> None:
-        """Take the recall that falls due before the next token."""
-        if self.recalls is not None and (newest := self.recalls.due()) is not None:
+        """Take the recall that falls due before the next token; if it did not come, attend to sinks and window."""
+        newest = self.recalls.due() if self.recalls is not None else None
+        if newest is not None:
             self.residents.set_recalled(newest.blocks, newest.before)
+        elif self.recalls is not None and self.recalls.missing:
+            self.residents.clear_recalled()
 
     def end_decode(self, token: int, output: PassOutput, row: int) -> None:
         """Send the token's vectors, ask for the next recall, and count the token as read."""
@@ -164,10 +183,12 @@ class Reader:
         self.residents.commit(len(ids))
         self._last_hidden, self._logits, self._last_id = output.hidden[row, -1], None, int(ids[-1])
         self.resident_tokens_max = max(self.resident_tokens_max, self.residents.resident_tokens)
-        if self.memory is None or self.memory.read_only:
+        memory = self.memory
+        if memory is None or memory.read_only:
             return
         for block in range(before, self.position // BLOCK_TOKENS):
-            self.memory.put_block(block, self.residents.block_bytes(block), wait=wait)
+            data = self.residents.block_bytes(block)
+            self._room.hand_over(functools.partial(memory.put_block, block, data), wait=wait)
 
     def _send(self, ids: Tensor, output: PassOutput, row: int, *, recall: bool, wait: bool) -> None:
         if self.memory is None or self.recalls is None:
@@ -184,9 +205,10 @@ class Reader:
             signals=self._signals_of(ids, output, row),
             resident=(start, max(0, self.position + len(ids) - start)),
             recall=ask,
+            text=self._texts(ids.tolist()) if self._texts is not None else (),
         )
-        seq = self.memory.append(record, wait=wait)
-        if recall and seq is not None:
+        seq = self._room.hand_over(functools.partial(self.memory.append, record), wait=wait)
+        if recall:
             self.recalls.asked(seq, start)
 
     def _signals_of(self, ids: Tensor, output: PassOutput, row: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -219,4 +241,8 @@ def decode(passes: ModelPasses, readers: Sequence[Reader], tokens: Sequence[int]
     output = passes.run([reader.plan(1) for reader in readers], ids)
     for row, (reader, token) in enumerate(zip(readers, tokens, strict=True)):
         reader.end_decode(token, output, row)
-    return [reader.next_logits() for reader in readers]
+    # The output head is a large part of a small model: it is read once for all rows.
+    logits = passes.logits(output.hidden[:, -1])
+    for reader, row_logits in zip(readers, logits, strict=True):
+        reader._logits = row_logits
+    return list(logits)

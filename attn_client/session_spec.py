@@ -59,4 +59,5 @@ def session_spec(fingerprint: types_pb2.Fingerprint, bookmarks: BookmarkSettings
             link_search=_LINK_SEARCHES[bookmarks.link_search],
             index_every_tokens=bookmarks.index_every_tokens,
         ),
+        keep_text=bookmarks.keep_text,
     )

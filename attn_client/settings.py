@@ -140,7 +140,7 @@ class ProbeSettings:
 
 @dataclass(frozen=True)
 class BookmarkSettings:
-    """How the memory server makes, links and searches bookmarks; fixed when a session is made."""
+    """How the memory server makes, links and searches bookmarks, and whether it keeps text; fixed with a session."""
 
     policy: str = "surprisal"
     coverage: float = 0.19
@@ -156,6 +156,7 @@ class BookmarkSettings:
     hybrid_weights: tuple[tuple[str, float], ...] = (("surprisal", 2.0), ("rarity", 1.0))
     link_search: Literal["finder", "walk"] = "finder"
     index_every_tokens: int = 0
+    keep_text: bool = False
 
     def __post_init__(self) -> None:
         _require(self.policy in POLICIES, "bookmarks.policy", f"one of {', '.join(POLICIES)}", self.policy)

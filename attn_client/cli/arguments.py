@@ -9,7 +9,9 @@ from attn_client.errors import InvalidSettings
 from attn_client.settings import FINDERS, LINK_SEARCHES, METRICS, POLICIES, Implementation, Settings
 
 # Flags about the connection to a memory server that is named.
-ACCESS_FLAGS = ("token_file", "ca", "cert", "key")
+ACCESS_FLAGS = ("token_file", "ca", "cert", "key", "faults")
+# That a completion script is made for.
+SHELLS = ("bash", "zsh", "tcsh")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -26,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
     ask = commands.add_parser("ask", help="read a text, or open a session, and answer a question")
     _common(ask)
+    _once(ask)
     ask.add_argument("--file", type=Path, metavar="TEXT", help="text to read first; without it, --session is opened")
     ask.add_argument("--question", required=True, metavar="Q", help="question, or the beginning of its answer")
     ask.add_argument("--session", metavar="NAME", help="session in memory; one that was ingested is not read again")
@@ -34,13 +37,42 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-tokens", type=int, default=32, metavar="N", help="tokens of the answer at most")
     ingest = commands.add_parser("ingest", help="read a text into a session")
     _common(ingest)
+    _once(ingest)
     ingest.add_argument("--file", type=Path, metavar="TEXT", required=True, help="text to read")
     ingest.add_argument("--session", metavar="NAME", help="session to write")
     ingest.add_argument("--append", action="store_true", help="read on in a session that holds tokens already")
     ingest.add_argument(
         "--no-memory", action="store_true", help="sinks and window only: what reading costs without memory"
     )
+    search = commands.add_parser("search", help="find passages of a session that resemble a text")
+    _common(search)
+    _search(search)
+    completion = commands.add_parser("completion", help="print what a shell completes this program's words by")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+    serve = commands.add_parser("serve", help="answer OpenAI's HTTP calls, sessions in a memory server")
+    _serving(serve)
     return top
+
+
+def _search(search: argparse.ArgumentParser) -> None:
+    search.add_argument("text", metavar="TEXT", help="what to look for")
+    search.add_argument("--session", required=True, metavar="NAME", help="session to look in")
+    search.add_argument("--best", type=int, default=5, metavar="N", help="passages (5)")
+    search.add_argument("--json", action="store_true", help="print one JSON object")
+    search.set_defaults(no_memory=False, append=False)
+
+
+def _serving(serve: argparse.ArgumentParser) -> None:
+    _common(serve)
+    serve.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8000", help="where to listen; port 0: any")
+    serve.add_argument("--name", metavar="NAME", help="what requests call the model; the folder's name without it")
+    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="file with the key that callers must have")
+    serve.add_argument("--rows", type=int, dest="rows_max", metavar="N", help="requests answered at the same time")
+    serve.add_argument("--queue", type=int, dest="queue_max", metavar="N", help="requests that wait; more are refused")
+    serve.add_argument("--max-tokens", type=int, dest="tokens_max", metavar="N", help="tokens of an answer at most")
+    serve.add_argument("--no-memory", action="store_true", help="sinks and window only: the control")
+    # Requests name sessions, not the command.
+    serve.set_defaults(session=None, append=False)
 
 
 def _common(command: argparse.ArgumentParser) -> None:
@@ -48,14 +80,14 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dtype", default="bfloat16", metavar="NAME", help="bfloat16, or float32: faster on a CPU without AMX"
     )
+    command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, or cuda:N")
     command.add_argument("--memory", metavar="ADDR", help="memory server; without it a private one is started")
     command.add_argument("--token-file", type=Path, metavar="FILE", help="file with the bearer token for --memory")
     command.add_argument("--ca", type=Path, metavar="PEM", help="authority of the server's certificate; calls use TLS")
     command.add_argument("--cert", type=Path, metavar="PEM", help="certificate to call with, beside --key and --ca")
     command.add_argument("--key", type=Path, metavar="PEM", help="its key")
+    command.add_argument("--faults", type=Path, metavar="FILE", help="let --memory fail on purpose, by the rules in it")
     command.add_argument("--data", type=Path, metavar="DIR", help="folder of the private server; temporary without it")
-    command.add_argument("--chat", action="store_true", help="wrap text and question in the model's chat template")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
     choice = command.add_argument_group("settings (docs/SETTINGS.md)")
     choice.add_argument("--window", type=int, dest="window.window_tokens", metavar="N", help="window in tokens")
     choice.add_argument("--sinks", type=int, dest="window.sink_tokens", metavar="N", help="sinks in tokens")
@@ -90,7 +122,16 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--index-every", type=int, dest="bookmarks.index_every_tokens", metavar="N", help="tokens indexed together"
     )
+    choice.add_argument(
+        "--keep-text", action="store_const", const=True, dest="bookmarks.keep_text", help="for people who look inside"
+    )
     choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
+
+
+def _once(command: argparse.ArgumentParser) -> None:
+    """What commands have that read and print once."""
+    command.add_argument("--chat", action="store_true", help="wrap text and question in the model's chat template")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def check_memory_flags(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from attn_client.cli.progress import reading
 from attn_client.errors import InvalidSettings
 from attn_client.generate import Answer, ask
 from attn_client.hf.attach import Attached, attach
-from attn_client.hf.load import dtype_of, load_model
+from attn_client.hf.load import device_of, dtype_of, load_model
 from attn_client.reader import Reader
 from attn_client.text import PromptForm, read_text
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check(arguments)
     settings, dtype = settings_of(arguments), dtype_of(arguments.dtype)
     text = read_text(arguments.file) if arguments.file is not None else None
-    model, tokenizer = load_model(arguments.model, dtype)
+    model, tokenizer = load_model(arguments.model, dtype, device_of(arguments.device))
     form = PromptForm.chat(tokenizer) if arguments.chat else PromptForm()
     with (
         memory_of(arguments) as memory,

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 
+from attn_client.cli.arguments import ACCESS_FLAGS
 from attn_client.hf.attach import NO_MEMORY, NoMemory
 from attn_client.memory import ClientSettings, MemoryClient
 
@@ -19,6 +20,6 @@ def memory_of(arguments: argparse.Namespace) -> Iterator[MemoryClient | NoMemory
     if arguments.no_memory or arguments.memory is None:
         yield NO_MEMORY if arguments.no_memory else None
         return
-    settings = ClientSettings(token_file=arguments.token_file, ca=arguments.ca, cert=arguments.cert, key=arguments.key)
+    settings = ClientSettings(**{name: getattr(arguments, name) for name in ACCESS_FLAGS})
     with MemoryClient(arguments.memory, settings) as client:
         yield client

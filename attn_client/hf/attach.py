@@ -1,8 +1,11 @@
 """`attach`: give a Hugging Face model a memory for the length of a `with` block.
 
     with attach(model, "unix:///run/memsvc.sock", tokenizer=tokenizer) as attached:
-        with attached.writer("notes") as reader:
-            output = model.generate(ids, past_key_values=attached.cache(reader))
+        with attached.writer("notes"):
+            output = model.generate(ids)
+
+A call of `generate` that names no cache goes to the one reader that is open; where several are,
+`past_key_values=attached.cache(*readers)` says to which.
 
 Nothing is imported for its effect, nothing is patched for other models, and leaving the block restores the model.
 """
@@ -11,17 +14,17 @@ import contextlib
 import enum
 import functools
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from attn_client.attention import AttentionParts
 from attn_client.embedded import EmbeddedServer
-from attn_client.errors import InvalidSettings, MemoryUnavailable
+from attn_client.errors import InvalidSettings, MemoryFailure, UnsupportedCall
 from attn_client.hf.cache import MemoryCache, routed
 from attn_client.hf.fingerprint import fingerprint_of
 from attn_client.hf.passes import ModelPasses, attached
@@ -30,6 +33,7 @@ from attn_client.memory import MemoryClient
 from attn_client.reader import Reader
 from attn_client.session_spec import session_spec
 from attn_client.settings import Settings
+from attn_client.token_text import TokenTexts
 from attn_client.window import Geometry
 from protos.memsvc.v1 import types_pb2
 
@@ -54,6 +58,10 @@ class Attached:
     settings: Settings
     fingerprint: types_pb2.Fingerprint
     memory: MemoryClient | None
+    # Of the tokenizer, if there is one: for sessions that keep text.
+    texts: TokenTexts | None = None
+    # Those of the blocks that are entered now, in order.
+    _open: list[Reader] = field(default_factory=list)
 
     @property
     def client(self) -> MemoryClient:
@@ -79,8 +87,9 @@ class Attached:
                 f"expected a new session, got {session!r} with {info.tokens} tokens: ask it without --file, or --append"
             )
         with contextlib.closing(self.client.open_writer(session, self.fingerprint)) as memory:
-            reader = Reader(self.passes, self.parts, self.settings, memory)
-            yield reader
+            reader = Reader(self.passes, self.parts, self.settings, memory, self.texts)
+            with self._opened(reader):
+                yield reader
             reader.save_tail()
 
     @contextlib.contextmanager
@@ -89,11 +98,13 @@ class Attached:
         self.client.create_session(session, session_spec(self.fingerprint, self.settings.bookmarks))
         try:
             with contextlib.closing(self.client.open_writer(session, self.fingerprint)) as memory:
-                yield Reader(self.passes, self.parts, self.settings, memory)
+                reader = Reader(self.passes, self.parts, self.settings, memory, self.texts)
+                with self._opened(reader):
+                    yield reader
         finally:
             try:
                 self.client.delete_session(session)
-            except MemoryUnavailable as error:
+            except MemoryFailure as error:
                 # What was said in the block stands without it.
                 _LOGGER.warning("expected to delete temporary session %r, got: %s", session, error)
 
@@ -101,7 +112,9 @@ class Attached:
     def view(self, session: str) -> Iterator[Reader]:
         """Read on from a session's newest tail without changing the session."""
         with contextlib.closing(self.client.open_view(session, self.fingerprint)) as memory:
-            yield Reader(self.passes, self.parts, self.settings, memory)
+            reader = Reader(self.passes, self.parts, self.settings, memory)
+            with self._opened(reader):
+                yield reader
 
     def without_memory(self) -> Reader:
         """The control: the same model with sinks and window only."""
@@ -110,6 +123,27 @@ class Attached:
     def cache(self, *readers: Reader) -> MemoryCache:
         """What `model.generate(..., past_key_values=...)` needs; one reader a row of the batch."""
         return MemoryCache(self.passes, readers)
+
+    def generate(self, original: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        """`model.generate` while attached: with the cache of the one open reader if the call names none.
+
+        Raises:
+            UnsupportedCall: Several readers are open.
+        """
+        if options.get("past_key_values") is None and self._open:
+            if len(self._open) > 1:
+                expected = "past_key_values=attached.cache(*readers) while several readers are open"
+                raise UnsupportedCall(f"expected {expected}, got none beside {len(self._open)}")
+            options["past_key_values"] = self.cache(*self._open)
+        return original(*inputs, **options)
+
+    @contextlib.contextmanager
+    def _opened(self, reader: Reader) -> Iterator[None]:
+        self._open.append(reader)
+        try:
+            yield
+        finally:
+            self._open.remove(reader)
 
 
 def parts_of(decoder: Decoder, settings: Settings) -> AttentionParts:
@@ -138,14 +172,18 @@ def attach(
         memory: A client, an address (`unix:///path` or `host:port`), or None for a private server that lives as long
             as the block. NO_MEMORY: none at all, sinks and window only.
         settings: Defaults to `Settings()`.
-        tokenizer: Makes the fingerprint refuse sessions that another tokenizer made.
+        tokenizer: Makes the fingerprint refuse sessions that another tokenizer made, and gives sessions that keep text
+            the text of their tokens.
         data: Folder that a private server keeps its sessions in; without it they are forgotten with the server.
 
     Raises:
-        UnsupportedModel, InvalidSettings: Before anything is started or changed.
+        UnsupportedModel, InvalidSettings: Before anything is started or changed; also for `keep_text` without a
+            tokenizer.
         MemoryUnavailable: No server at the address.
     """
     settings = settings if settings is not None else Settings()
+    if settings.bookmarks.keep_text and tokenizer is None:
+        raise InvalidSettings("bookmarks.keep_text: expected a tokenizer beside it, got none")
     decoder = decoder_of(model, settings)
     with contextlib.ExitStack() as stack:
         if memory is None:
@@ -156,18 +194,23 @@ def attach(
             )
         client = stack.enter_context(MemoryClient(memory)) if isinstance(memory, str) else memory
         passes = stack.enter_context(attached(decoder, settings.probe.layer))
-        stack.enter_context(_routed_forward(model))
         fingerprint = fingerprint_of(decoder, tokenizer, settings)
         known = client if isinstance(client, MemoryClient) else None
-        yield Attached(passes, parts_of(decoder, settings), settings, fingerprint, known)
+        texts = TokenTexts(tokenizer) if tokenizer is not None else None
+        attachment = Attached(passes, parts_of(decoder, settings), settings, fingerprint, known, texts)
+        stack.enter_context(_routed_calls(model, attachment))
+        yield attachment
 
 
 @contextlib.contextmanager
-def _routed_forward(model: PreTrainedModel) -> Iterator[None]:
+def _routed_calls(model: PreTrainedModel, attachment: Attached) -> Iterator[None]:
     """Let `model.generate` reach the readers: calls that carry a MemoryCache go to it, on this model object only."""
-    original = model.forward
-    model.forward = functools.wraps(original)(functools.partial(routed, original))
+    # Typed by transformers as if it had no such method.
+    generating: Any = model
+    forward, generate = model.forward, generating.generate
+    model.forward = functools.wraps(forward)(functools.partial(routed, forward))
+    generating.generate = functools.wraps(generate)(functools.partial(attachment.generate, generate))
     try:
         yield
     finally:
-        del model.forward
+        del model.forward, generating.generate

@@ -6,7 +6,7 @@ import json
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from attn_client.hf.support import Decoder, rope_table
+from attn_client.hf.support import Decoder
 from attn_client.settings import Settings
 from attn_client.streams import PROBE
 from protos.memsvc.v1 import types_pb2
@@ -64,5 +64,9 @@ def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _rope_hash(decoder: Decoder) -> str:
-    rope = rope_table(decoder, 256)
-    return hashlib.sha256(rope.cos.cpu().numpy().tobytes() + rope.sin.cpu().numpy().tobytes()).hexdigest()
+    """Of what the rotary embedding is made from. Its cosines differ in their last bits from one processor to another,
+    and a session that was written on one is to be read on the other.
+    """
+    kept = {key: value for key, value in decoder.model.config.to_dict().items() if key.startswith("rope")}
+    made = {**kept, "kind": type(decoder.rotary).__name__, "dims": decoder.shape.head_dim}
+    return hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()

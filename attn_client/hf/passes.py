@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from attn_client.attention import RowPass
+from attn_client.attention import RowPass, RowsPass
 from attn_client.hf.support import Decoder
 
 
@@ -37,7 +37,7 @@ class ModelPasses:
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
-        self._rows: Sequence[RowPass] = ()
+        self._rows: RowsPass | None = None
         self._probe: Tensor | None = None
 
     @property
@@ -48,12 +48,12 @@ class ModelPasses:
 
     def run(self, rows: Sequence[RowPass], ids: Tensor) -> PassOutput:
         """One pass over ids [rows, count]; each row's plan is for exactly these tokens."""
-        self._rows = rows
+        self._rows = RowsPass(rows)
         try:
             with torch.inference_mode():
                 hidden = self.decoder.body(input_ids=ids, use_cache=False).last_hidden_state
         finally:
-            self._rows = ()
+            self._rows = None
         for row in rows:
             row.residents.finish(row.plan)
         probe, self._probe = self._probe, None
@@ -69,15 +69,14 @@ class ModelPasses:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **options: object
     ) -> tuple[Tensor, None]:
         """The registered attention: query [rows, heads, count, D] before rotation; out [rows, count, heads, D]."""
-        if not self._rows:
+        if self._rows is None:
             raise RuntimeError(
                 "expected a pass of an attached model, got a plain call: use the attached cache or detach"
             )
         scale = options["scaling"]
         assert isinstance(scale, float)
         layer = int(module.layer_idx)  # type: ignore[arg-type]
-        outs = [row.attend(layer, query[i], key[i], value[i], scale) for i, row in enumerate(self._rows)]
-        return torch.stack(outs).transpose(1, 2), None
+        return self._rows.attend(layer, query, key, value, scale).transpose(1, 2), None
 
     def take_probe(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         """Forward hook of the probe layer's input norm."""

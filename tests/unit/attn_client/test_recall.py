@@ -4,7 +4,7 @@ import pytest
 
 from attn_client.memory import RecallAnswer, RecalledBlock
 from attn_client.memory.records import Reached
-from attn_client.recall import biases
+from attn_client.recall import biases, what_is_wrong
 
 LIFT = 2.0
 
@@ -51,3 +51,34 @@ def test_a_block_along_links_from_a_hit_that_gave_way_counts_as_itself() -> None
 def test_nothing_recalled_has_no_bias() -> None:
     """Proves that an empty answer is one."""
     assert _biases() == {}
+
+
+BLOCKS, BUDGET = range(1, 101), 4
+
+
+def _wrong(*blocks: RecalledBlock) -> str | None:
+    return what_is_wrong(RecallAnswer(1000, blocks, 0.0, 1.0, 100), BLOCKS, BUDGET)
+
+
+def test_an_answer_of_blocks_that_could_be_chosen_is_right() -> None:
+    """Proves that the ends of the range, the whole budget and the largest scores are taken, and so is nothing."""
+    assert _wrong() is None
+    assert _wrong(_block(1, 10.0), _block(100, -10.0), _block(50, 0.0), _block(51, 1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "says"),
+    [
+        ([_block(0, 1.0)], "expected blocks 1 to 100, got 0"),
+        ([_block(7, 1.0), _block(101, 1.0)], "got 101"),
+        ([_block(2**63, 1.0)], f"got {2**63}"),
+        ([_block(7, 1.0), _block(7, 1.0)], "2, 1 of them different"),
+        ([_block(block, 1.0) for block in range(1, 6)], "at most 4 different blocks, got 5"),
+        ([_block(7, float("nan"))], "got nan"),
+        ([_block(7, float("-inf"))], "got -inf"),
+        ([_block(7, 1.0), _block(8, 10.5)], "within 10.0 of their mean, got 10.5"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_told_by_what_is_wrong(blocks: list[RecalledBlock], says: str) -> None:
+    """Proves that sinks, the window, what is not there yet, doubles, too many and impossible scores are found."""
+    assert says in str(_wrong(*blocks))
