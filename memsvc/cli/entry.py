@@ -11,10 +11,15 @@ from typing import NoReturn
 import memsvc
 from memsvc.cli.bearer import add_token, print_new
 from memsvc.cli.change import add_changes
+from memsvc.cli.completion import add_completion, print_completion
 from memsvc.cli.dial import add_dialling
 from memsvc.cli.doctor import add_doctor, run_doctor
+from memsvc.cli.export import add_export, add_form, run_export
+from memsvc.cli.health import add_health, run_health
 from memsvc.cli.read import ReadFailed, show
 from memsvc.cli.run import run_server
+from memsvc.cli.search import add_search, run_search
+from memsvc.cli.top import add_top, run_top
 from memsvc.cli.upkeep import add_forget, run_forget
 from memsvc.cli.verify import EXIT_UNKNOWN, add_repair, add_verify, run_repair, run_verify
 from memsvc.clock import SystemClock
@@ -59,6 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_new(options, SystemClock())
         elif options.command == "doctor":
             code = run_doctor(options)
+        elif options.command == "health":
+            code = run_health(options)
+        elif options.command == "top":
+            run_top(options)
+        elif options.command == "search":
+            run_search(options)
+        elif options.command == "completion":
+            print_completion(options.shell, _parser())
+        elif options.command == "export" or (options.command == "graph" and (options.format or options.output)):
+            run_export(options)
         elif options.command == "forget":
             run_forget(options)
         elif options.command == "verify":
@@ -85,9 +100,17 @@ def _failed(error: Exception, code: int) -> int:
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
     access = AccessSettings(**{one.name: getattr(options, one.name) for one in fields(AccessSettings)})
-    observe = ObserveSettings(http=options.http)
+    observe = ObserveSettings(http=options.http, otlp=options.otlp)
     upkeep = UpkeepSettings(**{one.name: getattr(options, one.name) for one in fields(UpkeepSettings)})
-    return ServerSettings(options.data, options.listen, options.manifest, access=access, observe=observe, upkeep=upkeep)
+    return ServerSettings(
+        options.data,
+        options.listen,
+        options.manifest,
+        access=access,
+        observe=observe,
+        upkeep=upkeep,
+        faults=options.faults,
+    )
 
 
 def _number(text: str) -> int:
@@ -108,6 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     add_dialling(forget)
     add_forget(forget)
     add_doctor(commands.add_parser("doctor", help="check a data folder and its machine, or a server"))
+    add_health(commands.add_parser("health", help="whether a server takes work"))
+    add_top(commands.add_parser("top", help="what a server is doing, again and again"))
+    add_search(commands.add_parser("search", help="where a session says what a text means"))
+    add_export(commands.add_parser("export", help="write a session's whole graph for NetworkX, Gephi and others"))
+    add_completion(commands.add_parser("completion", help="print what a shell completes this program's words by"))
     for name, text in (
         ("sessions", "list the sessions, or show one"),
         ("bookmarks", "list a session's bookmarks in order of position"),
@@ -148,6 +176,8 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         command.add_argument(flag, dest=field, type=_number, default=default, metavar="N", help=f"{text} ({default})")
     command.add_argument("--reflection", action="store_true", help="tell which services there are")
     command.add_argument("--http", metavar="HOST:PORT", help="serve /metrics, /livez and /readyz there")
+    command.add_argument("--otlp", metavar="URL", help="send numbers and spans to an OpenTelemetry collector there")
+    command.add_argument("--faults", type=Path, metavar="FILE", help="fail on purpose, by the rules in it: a rehearsal")
     command.add_argument("--log-level", choices=LEVELS, default="warning", help="least that is logged (warning)")
     command.add_argument("--log-format", choices=FORMATS, default="auto", help="auto: human on a terminal, else json")
 
@@ -160,6 +190,7 @@ def _add_reading(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument("--seed", type=_number, action="append", default=[], metavar="INDEX", dest="seeds")
         command.add_argument("--hops", type=_number, default=2, metavar="N", help="links to follow (2)")
         command.add_argument("--count", type=_number, default=0, metavar="N", help="bookmarks, 1 to 10000 (1000)")
+        add_form(command, "instead of a table: graphml, or node-link JSON")
     elif name == "explain":
         command.add_argument(
             "--asked-at", type=_number, metavar="POSITION", help="last token that voted; the newest recall if absent"

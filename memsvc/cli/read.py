@@ -65,7 +65,8 @@ def _bookmarks(channel: grpc.Channel, options: argparse.Namespace) -> Record:
     return {"session": options.session, "total": answer.total, "bookmarks": found}
 
 
-def _graph(channel: grpc.Channel, options: argparse.Namespace) -> Record:
+def read_graph(channel: grpc.Channel, options: argparse.Namespace) -> Record:
+    """The record that `memsvc graph --json` prints."""
     request = graph_pb2.GetGraphRequest(
         session=options.session, seeds=options.seeds, hops=_u32(options.hops), bookmarks_max=_u32(options.count)
     )
@@ -87,7 +88,7 @@ def _u32(number: int) -> int:
 _COMMANDS: dict[str, tuple[Callable[[grpc.Channel, argparse.Namespace], Record], Callable[[Record], str]]] = {
     "sessions": (_sessions, shape.sessions_table),
     "bookmarks": (_bookmarks, shape.bookmarks_table),
-    "graph": (_graph, shape.bookmarks_table),
+    "graph": (read_graph, shape.bookmarks_table),
     "explain": (_explain, shape.explanation_table),
     **CHANGES,
 }

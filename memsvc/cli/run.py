@@ -1,10 +1,12 @@
 """`memsvc serve`."""
 
 import asyncio
+import functools
 import logging
 import os
 import sys
 import threading
+from pathlib import Path
 
 from memsvc.lines import start_lines
 from memsvc.server import serve
@@ -17,7 +19,8 @@ def run_server(settings: ServerSettings, *, exit_with_stdin: bool, log_level: st
     """Run a server until a signal, or until standard input ends if that is wanted.
 
     Prints one line on standard output once calls are answered: `memsvc: listening on ADDRESS`; and after it, where HTTP
-    pages are served, `memsvc: http on HOST:PORT`. What it logs goes to standard error.
+    pages are served, `memsvc: http on HOST:PORT`; and where it fails on purpose, `memsvc: FAULTS ARE ON, ...`. What it
+    logs goes to standard error.
 
     Args:
         log_level, log_format: As `memsvc.lines.start_lines` takes them.
@@ -42,13 +45,14 @@ async def _serve(settings: ServerSettings, exit_with_stdin: bool) -> None:
         arguments = (loop, stopping)
         # A daemon: a read that never ends must not keep the process.
         threading.Thread(target=_watch_stdin, args=arguments, name="memsvc-stdin", daemon=True).start()
-    await serve(settings, _announce, stopping)
+    await serve(settings, functools.partial(_announce, settings.faults), stopping)
 
 
-def _announce(address: str, http_address: str) -> None:
+def _announce(faults: Path | None, address: str, http_address: str) -> None:
     http = f"\nmemsvc: http on {http_address}" if http_address else ""
+    on_purpose = f"\nmemsvc: FAULTS ARE ON, by the rules in {faults}: this is a rehearsal" if faults is not None else ""
     # In one write: whoever waits for the first line may close the pipe after it.
-    print(f"memsvc: listening on {address}{http}", flush=True)
+    print(f"memsvc: listening on {address}{http}{on_purpose}", flush=True)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
