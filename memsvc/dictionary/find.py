@@ -28,7 +28,8 @@ import numpy as np
 
 from memsvc.dictionary.dictionary import Dictionary
 from memsvc.dictionary.settings import FindSettings
-from memsvc.dictionary.topical import FRONT, TopicalDictionary
+from memsvc.dictionary.together import FRONT
+from memsvc.dictionary.topical import TopicalDictionary
 from memsvc.graph import Link
 from memsvc.lattice import SIMILARITY_UNIT
 from memsvc.shards.base import NOTHING, Float32Array, Int16Array, Int64Array, dot_of, index_of, pack

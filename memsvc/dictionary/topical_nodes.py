@@ -6,8 +6,11 @@ Must not know: what resembles what, searches.
 """
 
 import numpy as np
+import numpy.typing as npt
 
 from memsvc.shards.base import Int16Array, Int64Array
+
+BoolArray = npt.NDArray[np.bool_]
 
 _CAPACITY_FIRST = 64
 # Columns of a node's integers.
@@ -77,6 +80,12 @@ class TopicalNodes:
     def parent(self, node: int) -> int:
         """The node above a node; -1 of the top."""
         return int(self._facts[node, _PARENT])
+
+    def table(self, nodes: Int64Array) -> tuple[Int64Array, BoolArray]:
+        """What lies right below nodes, [m, n] to [m, n * fan], and where something does."""
+        below, counts = self._below[nodes].astype(np.int64), self._facts[nodes, _COUNT]
+        inside = np.arange(self._below.shape[1]) < counts[:, :, None]
+        return below.reshape(len(nodes), -1), inside.reshape(len(nodes), -1)
 
     def below(self, nodes: Int64Array) -> Int64Array:
         """All that lies right below these nodes, one after the other, [sum of their counts]."""

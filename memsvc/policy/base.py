@@ -30,6 +30,7 @@ SMOOTHING_DELAY_TOKENS = 2
 LOOKBACK_TOKENS = BLOCK_TOKENS - 1 + SMOOTHING_DELAY_TOKENS
 
 Signals = Mapping[str, npt.NDArray[np.float32]]
+Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,15 @@ class Policy(Protocol):
     measures: "tuple[Measure, ...]"
     """What makes the other signals that each call to `decide` must carry."""
 
-    def decide(self, first_position: int, count: int, signals: Signals) -> list[Decision]:
+    def decide(
+        self, first_position: int, count: int, signals: Signals, logged: Int64Array | None = None
+    ) -> list[Decision]:
         """Feeds the next `count` tokens; returns what they settle, which may lie up to LOOKBACK_TOKENS back.
 
         Args:
             signals: By name, [count] each, finite; those of `signals` and of `measures`.
+            logged: In a replay, positions that a log says were decided here, ascending, without the forced ones.
+                Decisions are the same whatever it says; they take less time where it is right.
 
         Raises:
             InvalidRequest: A signal is missing or not [count]; nothing was fed.

@@ -1,7 +1,7 @@
 """Every n-th position is a bookmark: a stride, blind to the text."""
 
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.policy.base import Decision, Signals
+from memsvc.policy.base import Decision, Int64Array, Signals
 from memsvc.policy.offer import Measure
 
 
@@ -16,7 +16,13 @@ class FixedPolicy:
         # Position after the last gap; a block that begins earlier is not whole.
         self._run_start = 0
 
-    def decide(self, first_position: int, count: int, signals: Signals) -> list[Decision]:  # noqa: ARG002
+    def decide(
+        self,
+        first_position: int,
+        count: int,
+        signals: Signals,  # noqa: ARG002
+        logged: Int64Array | None = None,  # noqa: ARG002
+    ) -> list[Decision]:
         """Regular bookmarks at their own token, forced ones when their block's last token is fed."""
         end = first_position + count
         next_regular = -(-first_position // self._every_tokens) * self._every_tokens

@@ -38,35 +38,41 @@ class HybridPolicy(ThresholdPolicy):
         super().__init__("hybrid", Scale.between(-Z_MAX, Z_MAX), coverage, CentredMean())
         self.signals, self.measures = signals, measures
         total = sum(weight for _, weight in parts)
-        self._parts = [(name, weight / total, RunningStandard()) for name, weight in parts]
+        self._names = [name for name, _ in parts]
+        self._weights = [weight / total for _, weight in parts]
+        self._standard = RunningStandard(len(parts))
 
     def _scores(self, signals: Signals, count: int) -> Float64Array:
         # All are looked at before any is fed: a missing one must change nothing.
-        values = [signal_of(signals, name, count).astype(np.float64) for name, _, _ in self._parts]
+        values = np.array([signal_of(signals, name, count) for name in self._names], dtype=np.float64)
         scores = np.zeros(count)
-        for own, (_, weight, standard) in zip(values, self._parts, strict=True):
-            scores += weight * standard.of(own)
+        for weight, standard in zip(self._weights, self._standard.of(values), strict=True):
+            scores += weight * standard
         return scores
 
 
 class RunningStandard:
-    """Standardises values by the mean and deviation of all that came before each."""
+    """Standardises values by the mean and deviation of all that came before each, each signal by itself.
 
-    def __init__(self) -> None:
+    Args:
+        signals: How many there are.
+    """
+
+    def __init__(self, signals: int) -> None:
         self._count = 0
-        self._sum = 0.0
-        self._squares = 0.0
+        # Sums of values, then of their squares, of each signal.
+        self._sums = np.zeros((2 * signals, 1))
 
     def of(self, values: Float64Array) -> Float64Array:
-        """Deviations of each value from the mean so far, [n] to [n], within Z_MAX; 0 while nothing has varied."""
+        """Deviations of each value from the mean so far, [signals, n] likewise, within Z_MAX; 0 while none varied."""
         # cumsum adds one value after the other: the split into calls cannot show.
-        sums = np.cumsum(np.concatenate([[self._sum], values]))
-        squares = np.cumsum(np.concatenate([[self._squares], values * values]))
-        counts = np.maximum(1, self._count + np.arange(len(values)))
-        means = sums[:-1] / counts
-        deviation = np.sqrt(np.maximum(0.0, squares[:-1] / counts - means * means))
+        added = np.concatenate([values, values * values])
+        sums = np.cumsum(np.concatenate([self._sums, added], axis=1), axis=1)
+        counts = np.maximum(1, self._count + np.arange(values.shape[1]))
+        means, squares = (sums[:, :-1] / counts).reshape(2, *values.shape)
+        deviation = np.sqrt(np.maximum(0.0, squares - means * means))
         varied = deviation > _DEVIATION_MIN
         standard = np.where(varied, (values - means) / np.where(varied, deviation, 1.0), 0.0)
-        self._count += len(values)
-        self._sum, self._squares = float(sums[-1]), float(squares[-1])
+        self._count += values.shape[1]
+        self._sums = sums[:, -1:]
         return np.clip(standard, -Z_MAX, Z_MAX)

@@ -1,9 +1,11 @@
 """Thresholds that follow a stream of values: a causal quantile off a histogram, and one that also holds a coverage.
 
 Values are given as bins: see `Scale`. Counts are integers, and a threshold changes by one value after the other: how
-values were split into calls cannot show.
+values were split into calls cannot show. Where a log says which values were taken, many are checked against it and
+counted at once, and the threshold is the same afterwards.
 """
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +19,12 @@ WARMUP_TOKENS = 64
 # the stream so far, from the second number on.
 PAYBACK_TOKENS = 4096
 _PAYBACK_TOKENS_MIN = 256
+# Values of a log that are looked at with one and the same histogram; those that came after it are counted apart.
+_LOOKED_AT = 1024
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class RunningQuantile:
 
     def __init__(self, coverage: float) -> None:
         self.coverage = coverage
-        self._histogram = [0] * BINS
+        # Not numpy's own: single counts are read and written far faster here.
+        self._histogram = array("q", bytes(8 * BINS))
         self.total = 0
         # Lowest bin with at most the share asked for of the values in it or above, and how many those are.
         self._cut = 0
@@ -72,7 +78,7 @@ class RunningQuantile:
 
     def halve(self) -> None:
         """Halves every count, rounding down: what comes weighs twice as much as what came."""
-        self._histogram = [count // 2 for count in self._histogram]
+        self._histogram = array("q", [count // 2 for count in self._histogram])
         self.total = sum(self._histogram)
         self._above = sum(self._histogram[self._cut :])
 
@@ -81,6 +87,44 @@ class RunningQuantile:
         if bin_index != self._cut - 1:
             return 0.0
         return (above_max - self._above) / self._histogram[bin_index]
+
+    def against(self, bins: Int64Array, above_max: Float64Array) -> tuple[BoolArray, Int64Array, Float64Array]:
+        """What `reached_by` and `edge_share` would say of the next values, each added after it was asked about.
+
+        Args:
+            bins: Of the values, [n].
+            above_max: That the cut is moved to before each, [n].
+
+        Returns:
+            Whether each is reached, [n]; places of those in the first bin below the cut, and their shares, [e] each.
+        """
+        above = np.zeros(BINS + 1, dtype=np.int64)
+        above[:BINS] = _at_or_above(np.frombuffer(self._histogram, dtype=np.int64))
+        reached = np.empty(len(bins), dtype=np.bool_)
+        places, shares = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float64)]
+        for start in range(0, len(bins), _LOOKED_AT):
+            own, room = bins[start : start + _LOOKED_AT], above_max[start : start + _LOOKED_AT]
+            # Those that came since the histogram decide about few: about those near the cut.
+            found = above[own] + np.arange(len(own)) <= room
+            near = np.flatnonzero((above[own] <= room) & ~found)
+            found[near] = above[own[near]] + _earlier(own, own[near], near) <= room[near]
+            reached[start : start + len(own)] = found
+            below = np.flatnonzero((above[own + 1] <= room) & ~found)
+            passing = above[own[below] + 1] + _earlier(own, own[below] + 1, below)
+            edge = passing <= room[below]
+            below, passing = below[edge], passing[edge]
+            reaching = above[own[below]] + _earlier(own, own[below], below)
+            places.append(start + below)
+            shares.append((room[below] - passing) / (reaching - passing))
+            above[:BINS] += _at_or_above(np.bincount(own, minlength=BINS))
+        return reached, np.concatenate(places), np.concatenate(shares)
+
+    def add_all(self, bins: Int64Array) -> None:
+        """Adds values, [n], to the histogram and leaves the cut where it is."""
+        counts = np.frombuffer(self._histogram, dtype=np.int64)
+        counts += np.bincount(bins, minlength=BINS)
+        self.total += len(bins)
+        self._above += int(np.count_nonzero(bins >= self._cut))
 
 
 class HeldQuantile:
@@ -130,6 +174,48 @@ class HeldQuantile:
         self._forced += 1
         self._move()
 
+    @property
+    def steady(self) -> int:
+        """How many of the next values `count_as` takes at once at most: up to the one that halves what came before."""
+        return 0 if self._counted < WARMUP_TOKENS else self._halving - self._counted - 1
+
+    def count_as(self, bins: Int64Array, taken: BoolArray, forced: BoolArray) -> bool:
+        """Adds values as `count` and `count_forced` do, if `takes` says of all of them what is given; else adds none.
+
+        Args:
+            bins: Of the next values, [n], n at least 1 and at most `steady`.
+            taken: Whether each was above the threshold, [n].
+            forced: Whether one was forced after it, [n].
+
+        Cost: 0.2 us a value where there are thousands, of the 2 us of `takes` and `count`.
+        """
+        forced_then = self._forced + np.cumsum(forced)
+        taken_then = self._taken + np.cumsum(taken) + np.cumsum(forced)
+        rooms = self._rooms(taken_then, forced_then)
+        found, places, shares = self._quantile.against(bins, np.append(self._above_max, rooms[:-1]))
+        saved = self._saved
+        for place, share in zip(places.tolist(), shares.tolist(), strict=True):
+            saved += share
+            found[place] = saved >= 1
+            saved -= saved >= 1
+        if not np.array_equal(found, taken):
+            return False
+        self._quantile.add_all(bins)
+        self._counted += len(bins)
+        self._taken, self._forced = int(taken_then[-1]), int(forced_then[-1])
+        self._saved, self._above_max = saved, float(rooms[-1])
+        self._quantile.move_cut(self._above_max)
+        return True
+
+    def _rooms(self, taken: Int64Array, forced: Int64Array) -> Float64Array:
+        """What `_move` would set `_above_max` to after each of the next values, [n], by the same operations."""
+        steps = np.arange(1, len(taken) + 1)
+        coverage, counted, total = self._quantile.coverage, self._counted + steps, self._quantile.total + steps
+        share = coverage - forced / counted
+        share += (coverage * counted - taken) / np.clip(counted, _PAYBACK_TOKENS_MIN, PAYBACK_TOKENS)
+        rooms: Float64Array = np.clip(share, 0.0, 1.0) * total
+        return rooms
+
     def _move(self) -> None:
         coverage, counted = self._quantile.coverage, self._counted
         # What blocks force is not the threshold's to give. Paying it back alone would leave a standing debt.
@@ -137,3 +223,17 @@ class HeldQuantile:
         share += (coverage * counted - self._taken) / min(PAYBACK_TOKENS, max(_PAYBACK_TOKENS_MIN, counted))
         self._above_max = min(1.0, max(0.0, share)) * self._quantile.total
         self._quantile.move_cut(self._above_max)
+
+
+def _at_or_above(counts: Int64Array) -> Int64Array:
+    """Sum of each bin's count and of all above it, [BINS]."""
+    sums: Int64Array = np.cumsum(counts[::-1])[::-1]
+    return sums
+
+
+def _earlier(bins: Int64Array, floors: Int64Array, places: Int64Array) -> Int64Array:
+    """How many of the first `places` of some values lie in the bin `floors` or above it, [n] by [m] and [m] to [m]."""
+    narrow = bins.astype(np.int16)
+    # One by one: there are few, and counting so takes a microsecond each.
+    wanted = zip(floors.tolist(), places.tolist(), strict=True)
+    return np.array([np.count_nonzero(narrow[:place] >= floor) for floor, place in wanted], dtype=np.int64)

@@ -77,11 +77,11 @@ class RecentWindows:
 def windows_of(sums: Int16Array | Int32Array) -> Windows:
     """Sums of vectors, [n, dims], with their lengths."""
     exact = sums.astype(np.float64)
-    return Windows(exact, np.sqrt(np.einsum("nd,nd->n", exact, exact)))
+    return Windows(exact, np.sqrt(np.vecdot(exact, exact)))
 
 
 def cosines(a: Windows, b: Windows) -> Float64Array:
     """Cosine of each pair, [n] and [n] to [n]; 0 where one is zero."""
     norms = a.lengths * b.lengths
-    cosine: Float64Array = np.einsum("nd,nd->n", a.sums, b.sums) / np.where(norms > 0, norms, 1.0)
+    cosine: Float64Array = np.vecdot(a.sums, b.sums) / np.where(norms > 0, norms, 1.0)
     return cosine

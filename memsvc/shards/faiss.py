@@ -13,7 +13,8 @@ Directions, centres and ranges of codes are learnt from the first rows, and once
     3               262,144                  393,216          4,096
     g             4,096 x 4 ** g           1.5 times that     at most 4,096
 
-The next generation is made on a thread of its own meanwhile: an add waits for it only if it is late.
+The next generation is made, and takes in what comes after, on a thread of its own: an add waits for it only if it is
+late. While that thread works, searches leave a core to it.
 
 Invariants:
     The same bookmarks in the same order give the same lists, however they were added and whatever the thread was doing:
@@ -145,11 +146,21 @@ class FaissShard(RowsShard[LatticeRows]):
             return Hits(shifted(self._rows.rescored(wide, places, k), self._first))
 
     def _bring_up_coming(self, count: int) -> None:
-        """Gives the next generation, once it is learnt, some of the rows that came meanwhile, before it is due."""
-        coming = self._coming
-        if coming is not None and coming[1].done() and coming[1].exception() is None:
-            made = coming[1].result()
-            made.catch_up(self._rows, min(len(self), made.lists.ntotal + count))
+        """Has the next generation, once it is learnt, take in some of the rows that came since, before it is due."""
+        if self._coming is None or self._is_making() or self._coming[1].exception() is not None:
+            return
+        number, making = self._coming
+        made = making.result()
+        end = min(len(self), made.lists.ntotal + count)
+        self._coming = number, self._maker.submit(self._brought_up, made, end)
+
+    def _brought_up(self, made: _Generation, end: int) -> _Generation:
+        made.catch_up(self._rows, end)
+        return made
+
+    def _is_making(self) -> bool:
+        """Whether the next generation's thread is at work."""
+        return self._coming is not None and not self._coming[1].done()
 
     def settle(self) -> None:
         """Wait until the next generation, if one is being made, is there and saved. Raises StorageFailed."""
@@ -169,7 +180,8 @@ class FaissShard(RowsShard[LatticeRows]):
             sel=faiss.IDSelectorRange(0, end) if hidden else None,
         )
         # Of the calling thread; queries do not depend on each other.
-        faiss.omp_set_num_threads(_THREADS if len(wide) >= _SHARED_QUERIES else 1)
+        shared = len(wide) >= _SHARED_QUERIES and not self._is_making()
+        faiss.omp_set_num_threads(_THREADS if shared else 1)
         _, places = own.lists.search(own.projection.of(wide), count, params=chosen)
         return np.asarray(places, dtype=np.int64)
 

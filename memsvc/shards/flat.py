@@ -7,8 +7,13 @@ Invariants:
 Once there are many rows, each keeps a sketch beside it that bounds its similarity to anything from above, and only rows
 whose bound reaches what is already found are compared.
 
-Concurrency: none of its own; the caller keeps adds and searches apart.
+Rows wait as they came until a search wants them: those that a replay adds and then drops, being sealed, cost nothing.
+
+Concurrency: none of its own; the caller keeps adds and searches, which take in what waits, apart.
 """
+
+from bisect import bisect_right
+from itertools import accumulate
 
 import numpy as np
 
@@ -43,19 +48,71 @@ class GrowingRows:
         """The rows held, [n, width]; valid until the next append."""
         return self._buffer[self._start : self._stop]
 
+    def reserve(self, count: int) -> None:
+        """Make room for so many rows."""
+        held = self._stop - self._start
+        if self._stop + count > len(self._buffer):
+            buffer = np.empty((max(2 * (held + count), 256), self._buffer.shape[1]), dtype=np.float32)
+            buffer[:held] = self.view
+            self._buffer, self._start, self._stop = buffer, 0, held
+
     def append(self, rows: Float32Array | Int16Array) -> None:
         """Add rows, [n, width], converted to float32."""
-        needed = self._stop - self._start + len(rows)
-        if self._stop + len(rows) > len(self._buffer):
-            buffer = np.empty((max(2 * needed, 256), self._buffer.shape[1]), dtype=np.float32)
-            buffer[: needed - len(rows)] = self.view
-            self._buffer, self._start, self._stop = buffer, 0, needed - len(rows)
+        self.reserve(len(rows))
         self._buffer[self._stop : self._stop + len(rows)] = rows
         self._stop += len(rows)
 
     def drop(self, count: int) -> None:
         """Forget the first `count` rows."""
         self._start += count
+
+
+class WaitingRows:
+    """Rows in the pieces that they came in.
+
+    Args:
+        dims: Dimensions of a vector.
+    """
+
+    def __init__(self, dims: int) -> None:
+        self._dims = dims
+        self._pieces: list[Int16Array] = []
+        # Rows up to the end of each piece.
+        self._ends: list[int] = []
+
+    @property
+    def pieces(self) -> tuple[Int16Array, ...]:
+        """All, in order, [n, dims] each."""
+        return tuple(self._pieces)
+
+    def __len__(self) -> int:
+        """Rows there are."""
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, rows: Int16Array) -> None:
+        """Add rows, [n, dims], which nobody changes afterwards."""
+        self._ends.append(len(self) + len(rows))
+        self._pieces.append(rows)
+
+    def rows(self, first: int, last: int) -> Int16Array:
+        """Rows `first` to `last`, exclusive, in one piece."""
+        found = [np.empty((0, self._dims), dtype=np.int16)]
+        at = bisect_right(self._ends, first)
+        while first < last:
+            begin = self._ends[at] - len(self._pieces[at])
+            found.append(self._pieces[at][first - begin : last - begin])
+            first = self._ends[at]
+            at += 1
+        return np.concatenate(found)
+
+    def drop(self, count: int) -> None:
+        """Forget the first `count` rows."""
+        whole = bisect_right(self._ends, count)
+        begun = count - (self._ends[whole - 1] if whole else 0)
+        del self._pieces[:whole]
+        if begun:
+            self._pieces[0] = self._pieces[0][begun:].copy()
+        self._ends = list(accumulate(len(piece) for piece in self._pieces))
 
 
 class FlatShard:
@@ -68,6 +125,8 @@ class FlatShard:
 
     def __init__(self, dims: int, sketch_rows: int = SKETCH_ROWS) -> None:
         self._rows = GrowingRows(dims)
+        # Rows that came after those.
+        self._waiting = WaitingRows(dims)
         self._dims = dims
         self._first = 0
         self._sketch: Sketch | None = None
@@ -86,27 +145,25 @@ class FlatShard:
 
     def __len__(self) -> int:
         """Bookmarks held."""
-        return len(self._rows.view)
+        return len(self._rows.view) + len(self._waiting)
 
     def add(self, rows: Int16Array) -> None:
-        """Append bookmarks, [n, dims]."""
-        self._rows.append(rows)
-        if self._sketch is not None:
-            self._sketches.append(self._sketch.of(self._rows.view[len(self) - len(rows) :]))
-        elif len(self) >= self._sketch_rows and self._dims >= _SKETCH_DIMS_MIN:
-            self._sketch = Sketch(self._rows.view)
-            for first in range(0, len(self), _QUERIES):
-                self._sketches.append(self._sketch.of(self._rows.view[first : first + _QUERIES]))
+        """Append bookmarks, [n, dims], which nobody changes afterwards."""
+        self._waiting.append(rows)
 
     def rows(self, first: int, last: int) -> Int16Array:
         """Bookmarks `first` to `last`, exclusive, as they were added."""
-        return self._rows.view[first - self._first : last - self._first].astype(np.int16)
+        held, first, last = self._rows.view, first - self._first, last - self._first
+        waiting = self._waiting.rows(max(0, first - len(held)), max(0, last - len(held)))
+        return np.concatenate([held[first:last].astype(np.int16), waiting])
 
     def drop_before(self, index: int) -> None:
         """Forget the bookmarks below `index`."""
-        self._rows.drop(index - self._first)
+        taken_in = min(index - self._first, len(self._rows.view))
+        self._rows.drop(taken_in)
         if self._sketch is not None:
-            self._sketches.drop(index - self._first)
+            self._sketches.drop(taken_in)
+        self._waiting.drop(index - self._first - taken_in)
         self._first = index
 
     def search(self, queries: Int16Array, k: int, limit: int | None = None, dot_min: int = -DOT_MAX) -> Hits:
@@ -116,6 +173,7 @@ class FlatShard:
             limit: Only bookmarks below this index; all if None.
             dot_min: Only hits with at least this dot product.
         """
+        self._take_in()
         end = len(self) if limit is None else min(len(self), max(0, limit - self._first))
         keys = np.full((len(queries), k), NOTHING)
         for start in range(0, len(queries), _QUERIES):
@@ -134,6 +192,7 @@ class FlatShard:
         Args:
             starts: First bookmark of each block, ascending; a block ends where the next one starts, the last at `end`.
         """
+        self._take_in()
         wide = queries.astype(np.float32)
         keys = np.empty((len(queries), len(starts)), dtype=np.int64)
         bounds = np.append(starts, end)
@@ -143,6 +202,21 @@ class FlatShard:
             dots = wide @ self._rows.view[index[0] - self._first : index[-1] + 1 - self._first].T
             np.maximum.reduceat(pack(dots, index), own - own[0], axis=1, out=keys[:, first : first + _KEY_BLOCKS])
         return keys
+
+    def _take_in(self) -> None:
+        """Makes rows that wait ready to be compared."""
+        waiting, self._waiting = self._waiting, WaitingRows(self._dims)
+        if len(waiting) == 0:
+            return
+        self._rows.reserve(len(waiting))
+        for piece in waiting.pieces:
+            self._rows.append(piece)
+        rows = self._rows.view
+        if self._sketch is None and len(rows) >= self._sketch_rows and self._dims >= _SKETCH_DIMS_MIN:
+            self._sketch = Sketch(rows)
+        if self._sketch is not None:
+            for first in range(len(self._sketches.view), len(rows), _QUERIES):
+                self._sketches.append(self._sketch.of(rows[first : first + _QUERIES]))
 
     def _search_piece(self, wide: Float32Array, k: int, piece: slice, floor: Float32Array) -> Int64Array:
         rows = self._rows.view[piece]

@@ -15,6 +15,7 @@ may overlap it, and adds may not.
 
 import hashlib
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -34,6 +35,9 @@ _WIDTH_SEARCH, _CANDIDATES_PER_HIT = 64, 2
 _SEED = 1
 # Rows that the directions are learnt from.
 LEARN_ROWS = 1024
+# Bookmarks that a graph has room for from the start, 41 MiB of addresses: memory that is touched only as they come;
+# growing would copy what is there.
+_ROOM_ROWS = 65_536
 # Candidates of one query at most: past that, a graph is no longer a shortcut.
 _CANDIDATES_MAX = 4096
 # Fewer visible bookmarks than this are all compared.
@@ -71,7 +75,8 @@ class HnswShard(RowsShard[LatticeRows]):
             if self._projection is None and len(self) >= LEARN_ROWS:
                 self._projection = Projection.learnt(self._rows.wide(0, LEARN_ROWS))
                 self._graph = hnswlib.Index(space="ip", dim=self._projection.width)
-                self._graph.init_index(2 * len(self), M=_LINKS, ef_construction=_WIDTH_INSERT, random_seed=_SEED)
+                room = max(_ROOM_ROWS, len(self))
+                self._graph.init_index(room, M=_LINKS, ef_construction=_WIDTH_INSERT, random_seed=_SEED)
             if self._graph is not None and self._projection is not None:
                 self._link(self._graph, self._projection)
 
@@ -113,11 +118,15 @@ class HnswShard(RowsShard[LatticeRows]):
 
     def _write(self, path: str) -> None:
         assert self._graph is not None
-        self._graph.save_index(path)
-        # hnswlib does not say when a write came short, and reading such a file ends the process.
-        expected, written = self._graph.index_file_size(), os.path.getsize(path)
-        if written != expected:
-            raise StorageFailed(f"expected {expected} bytes of a shard written, got {written}, at {path}")
+        # hnswlib keeps the interpreter's lock while it writes: into memory, so that nobody waits for the disk with it.
+        with open(os.memfd_create("shard"), "rb") as memory:
+            own = f"/proc/self/fd/{memory.fileno()}"
+            self._graph.save_index(own)
+            # hnswlib does not say when a write came short, and reading such a file ends the process.
+            expected, written = self._graph.index_file_size(), os.path.getsize(own)
+            if written != expected:
+                raise StorageFailed(f"expected {expected} bytes of a shard written, got {written}, at {path}")
+            shutil.copyfile(own, path)
 
     def _link(self, graph: "hnswlib.Index", projection: Projection) -> None:
         """Enters the rows that the graph does not hold yet."""

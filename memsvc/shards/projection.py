@@ -34,16 +34,16 @@ class Projection:
         self._basis = basis
 
     @classmethod
-    def learnt(cls, sample: Float32Array) -> Self:
-        """Directions of a sample, float32 [n, dims]; at most PROJECTED_DIMS, and all where there are no more.
+    def learnt(cls, sample: Float32Array, most: int = PROJECTED_DIMS) -> Self:
+        """Directions of a sample, float32 [n, dims]; at most so many, and all where there are no more.
 
         Source: randomised subspace iteration (arXiv 0909.4061).
         """
         dims = sample.shape[1]
-        if dims <= PROJECTED_DIMS:
+        if dims <= most:
             return cls(np.eye(dims, dtype=np.float32))
         generator = np.random.default_rng(0)
-        basis = generator.standard_normal((dims, PROJECTED_DIMS), dtype=np.float32)
+        basis = generator.standard_normal((dims, most), dtype=np.float32)
         for _ in range(_ITERATIONS):
             basis, _ = np.linalg.qr(sample.T @ (sample @ basis))
         # Rounded as lattice vectors are: products of a row with them are exact, whatever rows share the call.

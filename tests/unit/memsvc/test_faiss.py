@@ -128,7 +128,8 @@ def test_a_generation_that_cannot_be_saved_is_told_and_no_bookmark_is_lost(
 
 
 def _saved(rows: np.ndarray, folder: Path, first: int = 0) -> FaissShard:
-    """A shard of all these bookmarks, added at once, with its files."""
+    """A shard of all these bookmarks, added at once, with its files, the next generation's among them."""
     shard = FaissShard(DIMS, first, folder)
     shard.add(rows)
+    shard.settle()
     return shard

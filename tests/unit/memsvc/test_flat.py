@@ -93,3 +93,25 @@ def test_block_best_is_the_newest_best_bookmark_of_each_block() -> None:
         for key, start, end in zip(own.tolist(), starts, np.append(starts[1:], 880), strict=True):
             dot, index = max((int(dots[index]), int(index)) for index in range(start, end))
             assert key == (dot << 38) + index
+
+
+@pytest.mark.parametrize("sketch_rows", [10**9, 1500])
+@pytest.mark.parametrize("searched", [0, 900, 2000])
+@pytest.mark.parametrize("dropped", [0, 850, 1000, 1300, 2100])
+def test_rows_that_wait_for_a_search_are_rows_like_others(sketch_rows: int, searched: int, dropped: int) -> None:
+    """Proves that rows read, dropped and searched are the same wherever the last search was, in pieces of any size."""
+    rows = _vectors(3000, 256)
+    shard = FlatShard(256, sketch_rows)
+    for start in range(0, 3000, 100):
+        shard.add(rows[start : start + 100])
+        if start + 100 == searched:
+            shard.search(rows[:2], 1)
+    assert len(shard) == 3000
+    np.testing.assert_array_equal(shard.rows(dropped, 2950), rows[dropped:2950])
+    np.testing.assert_array_equal(shard.rows(2310, 2320), rows[2310:2320])
+    shard.drop_before(dropped)
+    assert (shard.first, len(shard)) == (dropped, 3000 - dropped)
+    np.testing.assert_array_equal(shard.rows(dropped, 3000), rows[dropped:])
+    hits = shard.search(rows[::500], 3, 2900)
+    for query, index, dot in zip(rows[::500], hits.index, hits.dot, strict=True):
+        assert _pairs(index, dot) == [(d, i + dropped) for d, i in _oracle(rows[dropped:], query, 3, 2900 - dropped)]

@@ -239,6 +239,25 @@ def test_a_log_knows_what_is_unsynced(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_sync_promises_no_more_than_it_was_asked_to(tmp_path: Path) -> None:
+    """Proves that records past the promised bytes stay doubtful, and that an older promise takes back no newer one."""
+    log = _log(tmp_path, [BODY])
+    promised = log.size_bytes
+    log.append(1, 1, BODY)
+    log.sync(promised)
+    assert log.unsynced_bytes == log.size_bytes - promised > 0
+    seen: list[int] = []
+    again, records = SessionLog.open(tmp_path, SESSION, holding=lambda doubtful: seen.append(len(doubtful)) or 0)
+    assert (seen, len(records)) == ([1], 1)
+    again.close()
+    log = SessionLog.open(tmp_path, SESSION)[0]
+    log.append(1, 1, BODY)
+    log.sync()
+    log.sync(promised)
+    assert not log.unsynced
+    log.close()
+
+
 def test_syncs_may_overlap_appends(tmp_path: Path) -> None:
     """Proves that records appended during syncs are all there, and none counts as synced that is not."""
     log = _log(tmp_path, [])

@@ -78,7 +78,9 @@ def _signals(policy: Policy, run: Surprisal) -> dict[str, Surprisal]:
     return dict.fromkeys(policy.signals, run)
 
 
-def _fed(policy: Policy, stream: Stream, cuts: list[int]) -> list[Decision]:
+def _fed(
+    policy: Policy, stream: Stream, cuts: list[int], logged: npt.NDArray[np.int64] | None = None
+) -> list[Decision]:
     """All decisions over a stream, each run cut into calls at these places, and its end declared lost."""
     decisions: list[Decision] = []
     for at, (start, run) in enumerate(zip(stream.starts, stream.runs, strict=True)):
@@ -86,7 +88,7 @@ def _fed(policy: Policy, stream: Stream, cuts: list[int]) -> list[Decision]:
             decisions += policy.skip(start)
         bounds = [0, *sorted(cut % (len(run) + 1) for cut in cuts), len(run)]
         for first, end in pairwise(bounds):
-            decisions += policy.decide(start + first, end - first, _signals(policy, run[first:end]))
+            decisions += policy.decide(start + first, end - first, _signals(policy, run[first:end]), logged)
     return decisions + policy.skip(stream.end + 1)
 
 
@@ -158,6 +160,21 @@ def test_decisions_lag_by_a_bounded_number_of_tokens(
             oldest = start + first - LOOKBACK_TOKENS
             assert all(oldest <= decision.position <= newest for decision in found)
             first += len(part)
+
+
+@each_policy
+@settings(deadline=None)
+@given(stream=streams(), cuts=st.lists(st.integers(0, 300), max_size=4), data=st.data())
+def test_what_a_log_says_cannot_show(
+    spec: wire.PolicySpec, stream: Stream, cuts: list[int], data: st.DataObject
+) -> None:
+    """Proves that decisions are the same with a log that is right, wrong anywhere, out of order, or of other tokens."""
+    expected = _fed(make_policy(spec), stream, cuts)
+    taken = np.array([decision.position for decision in expected if not decision.forced], dtype=np.int64)
+    wrong = data.draw(st.lists(st.integers(-100, stream.end + 100), max_size=4))
+    lost = data.draw(st.lists(st.sampled_from(taken.tolist() or [0]), max_size=4))
+    for logged in (taken, taken[:0], np.append(taken[~np.isin(taken, lost)], wrong).astype(np.int64)):
+        assert _fed(make_policy(spec), stream, cuts, logged) == expected
 
 
 SHAPES: dict[str, Callable[[np.random.Generator, int], npt.NDArray[np.float64]]] = {

@@ -177,13 +177,16 @@ def test_attention_without_its_signal_is_refused_by_name() -> None:
 
 
 def test_standardised_values_follow_from_the_past_alone() -> None:
-    """Proves that each value is measured by the mean and deviation of those before it, whatever the split."""
-    values = np.random.default_rng(4).gamma(2.0, 2.0, 300)
-    whole = RunningStandard().of(values)
-    parts = RunningStandard()
-    assert np.concatenate([parts.of(part) for part in np.split(values, [1, 2, 130, 131])]).tobytes() == whole.tobytes()
-    assert whole[:2].tolist() == [0.0, 0.0]
+    """Proves that each value is measured by the mean and deviation of those before it, whatever the split, and that
+    signals which are standardised together are each as they are by themselves, bit for bit."""
+    values = np.random.default_rng(4).gamma(2.0, 2.0, (3, 300))
+    whole = RunningStandard(3).of(values)
+    parts = RunningStandard(3)
+    split = [parts.of(part) for part in np.split(values, [0, 1, 2, 130, 131], axis=1)]
+    assert np.concatenate(split, axis=1).tobytes() == whole.tobytes()
+    assert [RunningStandard(1).of(own[None])[0].tobytes() for own in values] == [own.tobytes() for own in whole]
+    assert whole[:, :2].tolist() == [[0.0, 0.0]] * 3
     for at in (2, 10, 299):
-        expected = (values[at] - values[:at].mean()) / values[:at].std()
-        assert whole[at] == pytest.approx(np.clip(expected, -8, 8), rel=1e-6)
-    assert RunningStandard().of(np.full(50, 3.0)).tolist() == [0.0] * 50
+        expected = (values[1, at] - values[1, :at].mean()) / values[1, :at].std()
+        assert whole[1, at] == pytest.approx(np.clip(expected, -8, 8), rel=1e-6)
+    assert RunningStandard(1).of(np.full((1, 50), 3.0)).tolist() == [[0.0] * 50]

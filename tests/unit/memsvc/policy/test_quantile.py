@@ -103,3 +103,65 @@ def test_values_outside_a_scale_fall_into_its_ends() -> None:
     """Proves where bins begin and that nothing is lost below or above them."""
     scale = Scale.between(-1.0, 1.0)
     assert scale.bins(np.array([-9.0, -1.0, 0.0, 0.999, 1.0, 9.0])).tolist() == [0, 0, 512, 1023, 1023, 1023]
+
+
+def _state(held: HeldQuantile) -> tuple[object, ...]:
+    """All that the next verdicts follow from."""
+    own = held._quantile
+    counts = (own._histogram.tolist(), own.total, own._cut, own._above)
+    return (*counts, held._counted, held._halving, held._taken, held._forced, held._above_max, held._saved)
+
+
+def _followed(coverage: float, bins: np.ndarray, forced_every: int) -> tuple[list[tuple[object, ...]], np.ndarray]:
+    """The state before each value and after the last, and what was taken; one in so many was forced after."""
+    held, taken = HeldQuantile(coverage), np.zeros(len(bins), dtype=bool)
+    states = [_state(held)]
+    for at, own in enumerate(bins.tolist()):
+        taken[at] = held.takes(own)
+        held.count(own, taken=bool(taken[at]))
+        if at % forced_every == forced_every - 1:
+            held.count_forced()
+        states.append(_state(held))
+    return states, taken
+
+
+@pytest.mark.parametrize("coverage", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("shape", STREAMS)
+def test_values_of_a_log_counted_at_once_leave_what_one_by_one_leaves(shape: str, coverage: float) -> None:
+    """Proves that the threshold is the same, bit for bit, after values in pieces of any size as one by one."""
+    bins = Scale.between(0.0, 1000.0).bins(STREAMS[shape](np.random.default_rng(5))[:6000])
+    states, taken = _followed(coverage, bins, forced_every=50)
+    forced = np.arange(len(bins)) % 50 == 49
+    held, at, pieces, sizes = HeldQuantile(coverage), 0, 0, [1, 40, 256, 700]
+    while at < len(bins):
+        if held.steady == 0:
+            held.count(int(bins[at]), taken=held.takes(int(bins[at])))
+            if forced[at]:
+                held.count_forced()
+            at += 1
+        else:
+            own = slice(at, at + min(held.steady, sizes[pieces % len(sizes)]))
+            assert held.count_as(bins[own], taken[own], forced[own])
+            at, pieces = min(len(bins), own.stop), pieces + 1
+        assert _state(held) == states[at]
+    assert pieces > 20
+
+
+@pytest.mark.parametrize("shape", STREAMS)
+def test_a_log_that_is_wrong_about_one_value_counts_none(shape: str) -> None:
+    """Proves that wherever one value is said to be taken and is not, or the other way, nothing is changed."""
+    bins = Scale.between(0.0, 1000.0).bins(STREAMS[shape](np.random.default_rng(5))[:900])
+    states, taken = _followed(0.2, bins, forced_every=50)
+    forced, held = np.arange(len(bins)) % 50 == 49, HeldQuantile(0.2)
+    start = next(at for at in range(len(bins)) if states[at][5] - states[at][4] > 100 and at > 300)
+    for at, own in enumerate(bins[:start].tolist()):
+        held.count(own, taken=held.takes(own))
+        if forced[at]:
+            held.count_forced()
+    own = slice(start, start + held.steady)
+    for wrong in range(own.start, own.stop, 7):
+        said = taken.copy()
+        said[wrong] = not said[wrong]
+        assert not held.count_as(bins[own], said[own], forced[own])
+        assert _state(held) == states[start]
+    assert held.count_as(bins[own], taken[own], forced[own])

@@ -61,12 +61,18 @@ async def _endless(request: Any, context: Any) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
+async def _left(request: Any, context: Any) -> bytes:
+    # As gRPC does for what is written to a call that its caller has left.
+    raise grpc.aio.InternalError("Failed grpc_call_start_batch")
+
+
 _DECODE = session_pb2.OpenSessionRequest.FromString
 _HANDLERS = {
     "Fine": grpc.unary_unary_rpc_method_handler(_fine, _DECODE),
     "Stale": grpc.unary_unary_rpc_method_handler(_stale, _DECODE),
     "Broken": grpc.unary_unary_rpc_method_handler(_broken, _DECODE),
     "Damaged": grpc.unary_stream_rpc_method_handler(_damaged, _DECODE),
+    "Left": grpc.unary_unary_rpc_method_handler(_left, _DECODE),
     "Endless": grpc.unary_stream_rpc_method_handler(_endless, _DECODE),
 }
 _REQUEST = session_pb2.OpenSessionRequest(session=NAME, resume_epoch=7).SerializeToString()
@@ -108,6 +114,7 @@ async def _served(folder: Path, method: str, request_id: str) -> Noted:
         ("Broken", ("Test/Broken", "INTERNAL"), [("INTERNAL", "INTERNAL")]),
         ("Damaged", ("Test/Damaged", "DATA_LOSS"), [("CORRUPT_BLOCK", "DATA_LOSS")]),
         ("Endless", ("Test/Endless", "CANCELLED"), []),
+        ("Left", ("Test/Left", "CANCELLED"), []),
         ("Nobodys", ("other", "UNIMPLEMENTED"), []),
     ],
 )

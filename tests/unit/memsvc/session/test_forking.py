@@ -161,6 +161,18 @@ def test_what_is_void_stays_behind(node: Node) -> None:
     again.close()
 
 
+def test_a_block_that_was_put_ahead_of_the_cut_stays_behind(node: Node) -> None:
+    """Proves that a fork neither counts nor has a block whose tokens come after its cut, though it was put before."""
+    writer = node.open()
+    writer.read(TEXT, [100])
+    writer.put([2])
+    writer.save_tail()
+    assert writer.session.info().blocks == 2
+    fork, _ = node.sessions.fork("book", "", "fork")
+    assert (fork.fork_position, fork.blocks) == (100, 1)
+    assert node.crash().sessions.get("fork").info().blocks == 1
+
+
 def test_an_empty_session_has_an_empty_fork(node: Node) -> None:
     """Proves that a session without a tail forks at position 0, and that both can be written then."""
     writer = node.open()

@@ -1,5 +1,6 @@
 """Which records count, and what contradicts them."""
 
+import numpy as np
 import pytest
 
 from memsvc.errors import CorruptLog
@@ -71,7 +72,7 @@ def test_a_record_that_the_policy_contradicts_is_corrupt(node: Node) -> None:
     step = records[2]
     body = {**step.body, "signals": {"surprisal": bytes(len(step.body["signals"]["surprisal"]))}}
     changed = [*records[:2], LogRecord(step.kind, step.sequence, step.epoch, body), *records[3:]]
-    with pytest.raises(CorruptLog, match="as logged in step 1"):
+    with pytest.raises(CorruptLog, match="as logged from step 1 on"):
         recover(changed, session.spec, session.core.files.shards)
 
 
@@ -81,3 +82,72 @@ def test_an_unknown_kind_of_record_is_corrupt(node: Node) -> None:
     session = node.sessions.get("book")
     with pytest.raises(CorruptLog, match="99"):
         recover(records, session_spec(), session.core.files.shards)
+
+
+def _changed(records: list[LogRecord], at: int, **values: object) -> list[LogRecord]:
+    own = records[at]
+    return [*records[:at], LogRecord(own.kind, own.sequence, own.epoch, {**own.body, **values}), *records[at + 1 :]]
+
+
+def test_a_wrong_bookmark_among_steps_in_a_row_is_named(node: Node) -> None:
+    """Proves that steps replayed as one are checked as each by itself, and that the error says where they differ."""
+    writer = node.open()
+    writer.read(Text(900), range(130, 900, 20))
+    records, core = writer.session.core.files.reread(), writer.session.core
+    steps = [at for at, record in enumerate(records) if record.kind == KINDS["t"] and not record.body["raw"]]
+    at = next(at for at in steps[10:] if len(records[at].body["decided"]) >= 16)
+    logged = np.frombuffer(records[at].body["decided"], dtype="<i8")
+    wrong = logged.copy()
+    wrong[-1] += 1
+    named = rf"expected bookmarks at \[{wrong[-1]}[],].*, got \[{logged[-1]}[],].*, up to record {steps[-1] + 1}"
+    with pytest.raises(CorruptLog, match=named):
+        recover(_changed(records, at, decided=wrong.tobytes()), core.spec, core.files.shards)
+    with pytest.raises(CorruptLog, match="as logged"):
+        recover(_changed(records, at, forced=b""), core.spec, core.files.shards)
+    expected = records[at].body["first"]
+    with pytest.raises(CorruptLog, match=f"expected position {expected}, got {expected + 1} in record {at + 1}"):
+        recover(_changed(records, at, first=expected + 1), core.spec, core.files.shards)
+
+
+def _moved(records: list[LogRecord], at: int, to: int, **units: int) -> list[LogRecord]:
+    """The last of each of these fields of a step, which take so many bytes each, as the first of a later step's."""
+    given, taken = records[at].body, records[to].body
+    kept = {name: given[name][:-unit] for name, unit in units.items()}
+    more = {name: given[name][-unit:] + taken[name] for name, unit in units.items()}
+    return _changed(_changed(records, at, **kept), to, **more)
+
+
+@pytest.mark.parametrize(
+    ("units", "named"),
+    [
+        ({"decided": 8, "signal": 4, "forced": 1}, "expected bookmarks at"),
+        ({"parents": 3 * 8, "weights": 3 * 4}, "expected links of"),
+        ({"ids": 4}, "expected ids and signals of"),
+    ],
+)
+def test_what_one_step_lacks_another_does_not_make_up_for(node: Node, units: dict[str, int], named: str) -> None:
+    """Proves that each step has its own sizes: a log in which a step's last number is the next one's is refused."""
+    writer = node.open()
+    writer.read(Text(900), range(130, 900, 20))
+    records, core = writer.session.core.files.reread(), writer.session.core
+    steps = [at for at, record in enumerate(records) if record.kind == KINDS["t"] and not record.body["raw"]]
+    at = next(at for at in steps[10:] if records[at].body["decided"])
+    with pytest.raises(CorruptLog, match=named):
+        recover(_moved(records, at, steps[steps.index(at) + 1], **units), core.spec, core.files.shards)
+
+
+def test_measured_numbers_of_a_step_are_those_of_its_tokens(node: Node) -> None:
+    """Proves that a measured number that moved to the next step is noticed, as is a signal that has one too few."""
+    node.create(session_spec("distance"), "other")
+    writer = node.open(session="other")
+    writer.read(Text(900), range(130, 900, 20))
+    records, core = writer.session.core.files.reread(), writer.session.core
+    at, to = [at for at, record in enumerate(records) if record.kind == KINDS["t"]][10:12]
+    own, later = (records[place].body["measured"]["distance"] for place in (at, to))
+    moved = _changed(records, at, measured={"distance": own[:-4]})
+    with pytest.raises(CorruptLog, match="expected measured numbers of"):
+        recover(_changed(moved, to, measured={"distance": own[-4:] + later}), core.spec, core.files.shards)
+    signals = records[at].body["signals"]
+    short = {**signals, "surprisal": signals["surprisal"][:-4]}
+    with pytest.raises(CorruptLog, match="expected ids and signals of 20 tokens"):
+        recover(_changed(records, at, signals=short), core.spec, core.files.shards)

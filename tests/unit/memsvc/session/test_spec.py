@@ -81,6 +81,15 @@ def test_a_spec_out_of_range_is_refused_by_name(change: Callable[[types_pb2.Sess
         check_spec(_changed(change), LIMITS)
 
 
+@pytest.mark.parametrize("coverage", [float("inf"), float("nan"), -0.1, 1.5])
+def test_a_coverage_is_a_share_whatever_the_policy(coverage: float) -> None:
+    """Proves that one that is none is refused of a policy that keeps to none, too: other parts reckon with it."""
+    spec = session_spec("every")
+    spec.policy.coverage = coverage
+    with pytest.raises(InvalidRequest, match=r"policy.coverage to be in \[0, 1\]"):
+        check_spec(spec, LIMITS)
+
+
 def test_a_spec_at_the_limits_passes() -> None:
     """Proves that the limits that are settings hold to the unit."""
     spec = session_spec()
