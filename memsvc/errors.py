@@ -63,7 +63,7 @@ class MemsvcError(Exception):
 
 
 class InvalidRequest(MemsvcError):
-    """A field is missing, out of range or contradicts another."""
+    """A field is missing, out of range or contradicts another; reason MESSAGE_MALFORMED: the bytes are no message."""
 
     default_reason = "INVALID_REQUEST"
 

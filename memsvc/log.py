@@ -141,22 +141,22 @@ class SessionLog:
                 size_bytes = storage.size(descriptor)
             with disk_call("read a log", path), reading(path, storage) as file:
                 synced_bytes = _read_head(file, size_bytes, identity, path)
-                records, ends = _read_records(file, size_bytes, identity, synced_bytes, path)
+                records, end, doubtful = _read_records(file, size_bytes, identity, synced_bytes, path)
         except StorageFailed as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise CorruptLog(f"expected the log of session {session_id}, got no file, at {path}") from error
             raise
         if holding is not None:
-            doubtful = sum(end > synced_bytes for end in ends)
-            kept = len(ends) - doubtful + holding(records[len(ends) - doubtful :])
-            del records[kept:], ends[kept:]
-        end = ends[-1] if ends else _RECORDS_OFFSET
+            durable = len(records) - len(doubtful)
+            held = holding(records[durable:])
+            end -= sum(map(len, doubtful[held:]))
+            del records[durable + held :], doubtful[held:]
         with disk_call("open a log", path):
             descriptor = storage.open(path, os.O_RDWR)
         log = cls(path, descriptor, identity, end, len(records), storage)
         log._synced_bytes = synced_bytes
         try:
-            log._settle_end()
+            log._settle_end(b"".join(doubtful))
         except BaseException:
             storage.close(descriptor)
             raise
@@ -216,22 +216,25 @@ class SessionLog:
         self._sequence = sequence
         return sequence
 
-    def sync(self) -> None:
-        """Waits until every record appended before the call survives power loss.
+    def sync(self, promised_bytes: int | None = None) -> None:
+        """Waits until every record appended before the call, or in the first so many bytes, survives power loss.
 
         Raises:
             StorageFailed: The disk refused, now or earlier.
         """
         with self._sync_lock:
             self._refuse_if_failed()
-            size_bytes = self._size_bytes
-            if size_bytes != self._synced_bytes:
+            size_bytes = self._size_bytes if promised_bytes is None else promised_bytes
+            if size_bytes > self._synced_bytes:
                 with self._failing_for_good():
                     sync_file(self._descriptor, self._path, self._storage)
                     self._mark_synced(size_bytes)
 
-    def close(self) -> None:
+    def close(self, *, backed: bool = True) -> None:
         """Syncs, unless the log failed, and closes the file. A second call does nothing.
+
+        Args:
+            backed: Whether what all records name is durable; if not, no more of them count as durable than do now.
 
         Raises:
             StorageFailed: The disk refused; the file is closed all the same.
@@ -239,23 +242,22 @@ class SessionLog:
         if self._descriptor < 0:
             return
         try:
-            if not self._failure:
+            if backed and not self._failure:
                 self.sync()
         finally:
             self._storage.close(self._descriptor)
             self._descriptor = -1
             self._failure = self._failure or f"closed, at {self._path}"
 
-    def _settle_end(self) -> None:
-        """Cuts the file to the records that were read, and makes those that may not be durable so."""
+    def _settle_end(self, doubtful: bytes) -> None:
+        """Cuts the file to the records that were read, and makes the last of them, which may not be durable, so."""
         storage = self._storage
         with disk_call("cut a log", self._path):
             if storage.size(self._descriptor) != self._size_bytes:
                 storage.truncate(self._descriptor, self._size_bytes)
-            # After a failed fsync the system may hold bytes that it takes for stored: writing them again makes it store
-            # them with the next one.
-            doubtful = storage.read(self._descriptor, self._size_bytes - self._synced_bytes, self._synced_bytes)
-        write_at(self._descriptor, [doubtful], self._synced_bytes, self._path, storage)
+        # After a failed fsync the system may hold bytes that it takes for stored: writing them again makes the next one
+        # store them.
+        write_at(self._descriptor, [doubtful], self._size_bytes - len(doubtful), self._path, storage)
         sync_file(self._descriptor, self._path, storage)
         self._mark_synced(self._size_bytes)
 
@@ -349,23 +351,27 @@ def _require_version(found: bytes, identity: bytes, path: Path) -> None:
 
 def _read_records(
     file: BinaryIO, size_bytes: int, identity: bytes, synced_bytes: int, path: Path
-) -> tuple[list[LogRecord], list[int]]:
-    """The records up to the first bad one, and where each ends. Raises CorruptLog if that bad one was durable."""
+) -> tuple[list[LogRecord], int, list[bytes]]:
+    """The records up to the first bad one, where they end, and the bytes of each that may not be durable.
+
+    Raises CorruptLog if that bad one was durable.
+    """
     seed = _seed_of(identity)
     records: list[LogRecord] = []
-    ends: list[int] = []
+    doubtful: list[bytes] = []
     end = _RECORDS_OFFSET
     while (piece := _read_record(file, seed, size_bytes - end)) is not None:
         record = _parse(piece, len(records) + 1, f"at offset {end} of {path}")
         records.append(record)
         end += len(piece)
-        ends.append(end)
+        if end > synced_bytes:
+            doubtful.append(piece)
     if end < synced_bytes:
         raise CorruptLog(
             f"expected record {len(records) + 1} whole, durable up to byte {synced_bytes}, "
             f"got {'the end of the file' if end == size_bytes else 'damage'}, at offset {end} of {path}"
         )
-    return records, ends
+    return records, end, doubtful
 
 
 def _read_record(file: BinaryIO, seed: int, available: int) -> bytes | None:
@@ -377,8 +383,8 @@ def _read_record(file: BinaryIO, seed: int, available: int) -> bytes | None:
     if not _RECORD_BYTES_MIN <= size_bytes <= min(available, RECORD_BYTES_MAX):
         return None
     piece = length + file.read(size_bytes - 4)
-    crc = google_crc32c.extend(seed, piece[: -_CRC.size])
-    return piece if piece[-_CRC.size :] == _CRC.pack(crc) else None
+    # Whatever is followed by its own checksum has the same one as nothing followed by its own: no copy is made.
+    return piece if google_crc32c.extend(seed, piece) == google_crc32c.value(_CRC.pack(0)) else None
 
 
 def _parse(piece: bytes, expected_sequence: int, place: str) -> LogRecord:
@@ -387,7 +393,7 @@ def _parse(piece: bytes, expected_sequence: int, place: str) -> LogRecord:
     if sequence != expected_sequence:
         raise CorruptLog(f"expected record {expected_sequence}, got record {sequence}, {place}")
     try:
-        body = msgpack.unpackb(piece[_RECORD_HEAD.size : -_CRC.size], strict_map_key=False)
+        body = msgpack.unpackb(memoryview(piece)[_RECORD_HEAD.size : -_CRC.size], strict_map_key=False)
     except ValueError as error:
         raise CorruptLog(f"expected a msgpack body in record {sequence}, got {error}, {place}") from error
     if not isinstance(body, dict):

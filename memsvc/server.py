@@ -25,12 +25,13 @@ import memsvc
 from memsvc.auth.quotas import Quotas, Usage
 from memsvc.clock import SystemClock
 from memsvc.errors import InvalidRequest, ManifestUnavailable
+from memsvc.faults import FaultyStorage, faults_of
 from memsvc.folder_lock import FolderLock
+from memsvc.inspector.start import HttpService, start_http
 from memsvc.lines import emit
 from memsvc.listening import require_free, unavailable
 from memsvc.manifest import open_manifest
-from memsvc.metrics import Metrics, TimedStorage
-from memsvc.metrics.http import HttpServer
+from memsvc.metrics import EachMetrics, Metrics, NotingMetrics, TimedStorage
 from memsvc.retention.upkeep import Upkeep
 from memsvc.rpc.admin_service import AdminService
 from memsvc.rpc.admission import Admission
@@ -38,6 +39,7 @@ from memsvc.rpc.block_service import BlockService
 from memsvc.rpc.errors import known
 from memsvc.rpc.graph_service import GraphService
 from memsvc.rpc.health import Condition, Health
+from memsvc.rpc.injecting import InjectingInterceptor
 from memsvc.rpc.interceptor import ErrorInterceptor
 from memsvc.rpc.memory_service import MemoryService
 from memsvc.rpc.node import Node
@@ -96,7 +98,7 @@ class Server:
         self.admission = admission
         self._health = Health(SERVICES, self._look, settings.observe.health_interval_ms / 1000)
         self._grpc = self._services()
-        self._http: HttpServer | None = None
+        self._http: HttpService | None = None
         self._syncing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -106,7 +108,7 @@ class Server:
         Raises:
             WrongState: The folder is locked (DATA_FOLDER_LOCKED) or the address is taken (ADDRESS_UNAVAILABLE).
             StorageFailed, ManifestUnavailable: The data folder or the manifest does not open.
-            InvalidRequest: A file of the access settings does not hold (INVALID_SETTING).
+            InvalidRequest: A file that the settings name does not hold (INVALID_SETTING).
         """
         metrics = _metrics(settings.observe)
         # On a thread: a manifest that nodes share may have to wait until leases have run out.
@@ -136,13 +138,16 @@ class Server:
             await self._http.stop()
         self._node.threads.close()
         self._storage.close()
+        await asyncio.to_thread(self._node.metrics.close)
 
     def _services(self) -> grpc.aio.Server:
+        faults = self._storage.faults
         server = grpc.aio.server(
             interceptors=[
                 ObservingInterceptor(self._node.metrics),
                 ErrorInterceptor(),
                 self.admission.gate(self._node.threads.calls),
+                *([InjectingInterceptor(faults)] if faults is not None else []),
             ],
             options=_options(self._settings),
             maximum_concurrent_rpcs=self._settings.limits.calls_max,
@@ -177,7 +182,8 @@ class Server:
         """Serves what the settings want to be seen over HTTP."""
         address = self._settings.observe.http
         if address is not None:
-            self._http = await HttpServer.start(address, status_pages(self._node, self._health))
+            pages, gate = status_pages(self._node, self._health), self.admission.gate(self._node.threads.calls)
+            self._http = await start_http(address, self._settings.access, pages, self._node, gate)
             self.http_address = self._http.address
 
     async def _look(self) -> Condition:
@@ -209,7 +215,10 @@ class _Storage:
     """What a node holds open: the folder's lock, the manifest, the sessions."""
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
-        machine = MACHINE if settings.observe.http is None else Machine(TimedStorage(metrics))
+        self.faults = faults_of(settings.faults)
+        machine = Machine(TimedStorage(metrics)) if settings.observe.on else MACHINE
+        if self.faults is not None:
+            machine = Machine(FaultyStorage(self.faults, metrics))
         with contextlib.ExitStack() as opened:
             lock = FolderLock(settings.data)
             opened.callback(lock.close)
@@ -254,6 +263,8 @@ async def serve(settings: ServerSettings, announce: Callable[[str, str], None], 
     if server.admission.reloads:
         loop.add_signal_handler(signal.SIGHUP, server.admission.reload)
     emit(_LOGGER, logging.INFO, "listening", address=server.address, version=memsvc.__version__)
+    if settings.faults is not None:
+        emit(_LOGGER, logging.WARNING, "faults_on", problem="fails on purpose: this is a rehearsal")
     announce(server.address, server.http_address)
     await stopping.wait()
     emit(_LOGGER, logging.INFO, "draining")
@@ -272,14 +283,22 @@ def _node(settings: ServerSettings, sessions: Sessions, quotas: Quotas, metrics:
 
 def _metrics(settings: ObserveSettings) -> Metrics:
     """What counts, if anybody is to see the numbers. Raises InvalidRequest (INVALID_SETTING)."""
-    if settings.http is None:
-        return Metrics()
-    try:
-        from memsvc.metrics.prometheus import PrometheusMetrics
-    except ImportError as error:
-        message = "http: expected prometheus-client to be installed (extra observe), got none"
-        raise InvalidRequest(message, reason="INVALID_SETTING") from error
-    return PrometheusMetrics()
+    kept: list[NotingMetrics] = []
+    if settings.http is not None:
+        try:
+            from memsvc.metrics.prometheus import PrometheusMetrics
+        except ImportError as error:
+            message = "http: expected prometheus-client to be installed (extra observe), got none"
+            raise InvalidRequest(message, reason="INVALID_SETTING") from error
+        kept.append(PrometheusMetrics())
+    if settings.otlp is not None:
+        try:
+            from memsvc.metrics.telemetry import TelemetryMetrics
+        except ImportError as error:
+            message = "otlp: expected opentelemetry to be installed (extra telemetry), got none"
+            raise InvalidRequest(message, reason="INVALID_SETTING") from error
+        kept.append(TelemetryMetrics(settings.otlp))
+    return EachMetrics(kept) if len(kept) > 1 else kept[0] if kept else Metrics()
 
 
 def _session_limits(limits: LimitSettings) -> SessionLimits:
@@ -299,7 +318,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", limits.message_bytes_max),
         # Two nodes on one port would share its connections without a word.
         ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", timing.ping_interval_min_ms),
+        # Windows that grow with a fast sender hold tens of MiB of what nobody takes on with; a message that is being
+        # read widens its window by itself.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", timing.ping_interval_min_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", timing.ping_interval_ms),
         ("grpc.keepalive_timeout_ms", timing.ping_timeout_ms),

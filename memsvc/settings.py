@@ -154,17 +154,29 @@ class ObserveSettings:
 
     Args:
         http: HOST:PORT of /metrics, /livez and /readyz, which ask for no credential; port 0 is a free one. None: off.
+        otlp: http://HOST:PORT (or https://) of an OpenTelemetry collector that takes OTLP over gRPC: numbers and spans
+            are sent there. None: off.
         health_interval_ms: Between two looks at what the node needs: manifest, writes.
     """
 
     http: str | None = None
+    otlp: str | None = None
     health_interval_ms: int = 1_000
 
     def __post_init__(self) -> None:
         if self.http is not None:
             _require(not self.http.startswith("unix:"), "http", "HOST:PORT", self.http)
             check_address("http", self.http)
+        if self.otlp is not None:
+            scheme, _, address = self.otlp.partition("://")
+            _require(scheme in ("http", "https"), "otlp", "http://HOST:PORT or https://HOST:PORT", self.otlp)
+            check_address("otlp", address)
         _within(self, "health_interval_ms", 10, 600_000)
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody is to see the numbers."""
+        return self.http is not None or self.otlp is not None
 
 
 @dataclass(frozen=True)
@@ -223,6 +235,7 @@ class ServerSettings:
         data: Folder of this node's sessions; made if it is not there.
         listen: `unix:///PATH` or `HOST:PORT`; port 0 takes a free one.
         manifest: `sqlite`, a file in the data folder; `redis://HOST:PORT/DB`, shared with other nodes, beside it.
+        faults: Rules by which calls and disk fail on purpose (format: `protos.faults`); None: off.
     """
 
     data: Path
@@ -234,6 +247,7 @@ class ServerSettings:
     access: AccessSettings = field(default_factory=AccessSettings)
     observe: ObserveSettings = field(default_factory=ObserveSettings)
     upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
+    faults: Path | None = None
 
     def __post_init__(self) -> None:
         check_address("listen", self.listen)

@@ -71,3 +71,6 @@ class Metrics:
 
     def log_synced(self, seconds: float) -> None:
         """A log was fsynced."""
+
+    def close(self) -> None:
+        """The node has stopped: what was noted and not passed on is passed on now."""

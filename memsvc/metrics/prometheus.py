@@ -12,13 +12,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 import memsvc
-from memsvc.metrics.base import BlockPath, Figures, Metrics, RecallOutcome
+from memsvc.metrics.base import Figures
 from memsvc.metrics.catalogue import METRICS, MetricSpec
+from memsvc.metrics.noting import NotingMetrics
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
-class PrometheusMetrics(Metrics):
+class PrometheusMetrics(NotingMetrics):
     """Counts and times, until the numbers are fetched.
 
     Attributes:
@@ -58,48 +59,15 @@ class PrometheusMetrics(Metrics):
             self._gauges["memsvc_ready"].set(figures.ready)
             return generate_latest(self._registry)
 
-    def call_ended(self, method: str, code: str, seconds: float) -> None:
-        """A call or stream ended."""
-        self._histograms["memsvc_rpc_seconds"].labels(method, code).observe(seconds)
+    def count(self, name: str, amount: float, *labels: str) -> None:
+        """Adds to a counter."""
+        counter = self._counters[name]
+        (counter.labels(*labels) if labels else counter).inc(amount)
 
-    def refused(self, reason: str, code: str) -> None:
-        """A call, a step or a block was answered with an error."""
-        self._counters["memsvc_errors_total"].labels(reason).inc()
-        if reason == "STALE_EPOCH":
-            self._counters["memsvc_epoch_rejects_total"].inc()
-        if code == "DATA_LOSS":
-            self.corruption_detected()
-
-    def corruption_detected(self) -> None:
-        """Bytes failed their checksum or their format."""
-        self._counters["memsvc_corruption_detected_total"].inc()
-
-    def step_applied(self, seconds: float, tokens: int, bookmarks: int) -> None:
-        """A step was taken."""
-        self._histograms["memsvc_step_seconds"].observe(seconds)
-        self._counters["memsvc_tokens_total"].inc(tokens)
-        self._counters["memsvc_bookmarks_total"].inc(bookmarks)
-
-    def search_ended(self, finder: str, seconds: float) -> None:
-        """The newest tokens' votes for a recall were searched for."""
-        self._histograms["memsvc_search_seconds"].labels(finder).observe(seconds)
-
-    def recall_ended(self, outcome: RecallOutcome, seconds: float) -> None:
-        """A recall was answered or given up."""
-        self._counters["memsvc_recalls_total"].labels(outcome).inc()
-        self._histograms["memsvc_recall_seconds"].observe(seconds)
-
-    def bytes_fetched(self, path: BlockPath, size_bytes: int) -> None:
-        """A block was sent."""
-        self._counters["memsvc_fetch_bytes_total"].labels(path).inc(size_bytes)
-
-    def bytes_put(self, path: BlockPath, size_bytes: int) -> None:
-        """A block was stored."""
-        self._counters["memsvc_put_bytes_total"].labels(path).inc(size_bytes)
-
-    def log_synced(self, seconds: float) -> None:
-        """A log was fsynced."""
-        self._histograms["memsvc_log_fsync_seconds"].observe(seconds)
+    def time(self, name: str, seconds: float, *labels: str) -> None:
+        """Notes a duration."""
+        histogram = self._histograms[name]
+        (histogram.labels(*labels) if labels else histogram).observe(seconds)
 
 
 def _of(kind: str) -> tuple[MetricSpec, ...]:

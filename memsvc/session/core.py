@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from memsvc.errors import AttachmentNotFound, SessionNotFound, StaleEpoch, StorageFailed
+from memsvc.errors import AttachmentNotFound, DataLoss, SessionNotFound, StaleEpoch, StorageFailed
 from memsvc.manifest import SessionEntry
 from memsvc.session.attachment import Attachment, View
 from memsvc.session.files import SessionFiles
@@ -119,9 +119,26 @@ class SessionCore:
             self.failure = self.failure or str(error) or type(error).__name__
             raise
 
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Around a use of the files without `lock`: they are closed, or gone, where the session ends meanwhile.
+
+        Raises:
+            SessionNotFound: In place of StorageFailed or DataLoss where that is so.
+        """
+        try:
+            yield
+        except (DataLoss, StorageFailed):
+            self.require_open()
+            raise
+
     def sync(self) -> None:
-        """Waits until all that was acknowledged survives power loss. Raises StorageFailed. Never under `lock`."""
-        with self.failing():
+        """Waits until all that was acknowledged survives power loss. Never under `lock`.
+
+        Raises:
+            StorageFailed, SessionNotFound.
+        """
+        with self.served(), self.failing():
             self.files.commit()
 
     @property

@@ -69,6 +69,7 @@ class Decider:
         if known is None and self.needs.vectors:
             return self._checked(Settled(Decided.of([]), {}), record)
         steps, self._waiting = self._waiting, []
+        logged = _taken(record)
         measured = {name: values.copy() for name, values in self._room(steps, record).items()}
         decisions: list[Decision] = []
         place = 0
@@ -80,11 +81,15 @@ class Decider:
             # What looks at no bookmark is measured over the whole step: calls cost more than tokens.
             for offer in self._offers(step, whole, known):
                 self._measure(offer, numbers, record, earlier=False)
-            for offer in self._offers(step, whole if self._earlier is None else piece_bounds(*whole), known):
+            if self._earlier is not None and record is None:
+                self._earlier.expect(*self._vectors(step.first_position, step.end, known))
+            # In a replay nothing is compared with bookmarks that a piece might settle.
+            pieces = whole if self._earlier is None or record is not None else piece_bounds(*whole)
+            for offer in self._offers(step, pieces, known):
                 first = offer.first_position - step.first_position
                 own = {name: values[first : first + offer.count] for name, values in numbers.items()}
                 self._measure(offer, own, record, earlier=True)
-                found = self.policy.decide(offer.first_position, offer.count, {**offer.signals, **own})
+                found = self.policy.decide(offer.first_position, offer.count, {**offer.signals, **own}, logged)
                 decisions += self._remember(found, known, record)
             place += step.count
         settled = self._checked(Settled(Decided.of(decisions), measured), record)
@@ -159,6 +164,20 @@ class Decider:
 
     def _checked(self, settled: Settled, record: StepRecord | TailRecord | None) -> Settled:
         if isinstance(record, StepRecord) and not settled.decided.equals(record.decided):
-            expected, got = record.decided.positions[:8].tolist(), settled.decided.positions[:8].tolist()
-            raise CorruptLog(f"expected bookmarks at {expected}, as logged in step {record.seq}, got {got}")
+            expected, got = record.decided.positions, settled.decided.positions
+            shared = min(len(expected), len(got))
+            # From where they differ on: steps in a row come as one.
+            own = slice(int((expected[:shared] == got[:shared]).cumprod().sum()), None)
+            raise CorruptLog(
+                f"expected bookmarks at {expected[own][:8].tolist()}, as logged from step {record.seq} on, "
+                f"got {got[own][:8].tolist()}"
+            )
         return settled
+
+
+def _taken(record: StepRecord | TailRecord | None) -> Int64Array | None:
+    """Positions that a step's record says were decided, without the forced ones; None where nothing says."""
+    # Arrays of other lengths are told apart once the policy has decided without them.
+    if not isinstance(record, StepRecord) or len(record.decided.forced) != len(record.decided):
+        return None
+    return record.decided.positions[~record.decided.forced]

@@ -54,6 +54,8 @@ class SessionFiles:
     ) -> None:
         self.put_lock = threading.Lock()
         self.damage = ""
+        # Held while something is made durable, and while the log is closed or opened anew. Taken after `put_lock`.
+        self._syncing = threading.Lock()
         self._machine = machine
         self._folder = folder
         self._session_id = session_id
@@ -169,30 +171,35 @@ class SessionFiles:
 
     def sync(self) -> None:
         """Waits until all that was appended and put survives power loss. Raises StorageFailed."""
-        # Most bytes go to the disk here, while puts go on.
-        self._blocks.sync()
-        with self.put_lock:
+        with self._syncing:
+            # Puts go on: what is appended from here on may name blocks that are not durable yet, and is promised by the
+            # next sync only.
+            promised_bytes = self._log.size_bytes
             self._blocks.sync()
-            self._log.sync()
+            self._log.sync(promised_bytes)
 
     def reread(self) -> list[LogRecord]:
         """All records. Raises CorruptLog, StorageFailed.
 
         Concurrency: `put_lock` is held, and nothing is appended meanwhile.
         """
-        self._blocks.sync()
-        log, records = SessionLog.open(self._folder, self._session_id, self._machine.storage)
-        former, self._log = self._log, log
-        former.close()
+        with self._syncing:
+            self._blocks.sync()
+            log, records = SessionLog.open(self._folder, self._session_id, self._machine.storage)
+            former, self._log = self._log, log
+            former.close()
         return records
 
     def close(self) -> None:
         """Syncs and closes everything. Raises StorageFailed; everything is closed all the same."""
-        with self.put_lock:
+        with self.put_lock, self._syncing:
+            failed, backed = self._blocks.failure, False
             try:
                 self._blocks.close()
+                backed = not failed
             finally:
-                self._log.close()
+                # Records of blocks that may not be durable stay in doubt: opening writes those blocks again.
+                self._log.close(backed=backed)
 
 
 def _take_share(share: Share, folder: Path, log: SessionLog, storage: Storage) -> None:

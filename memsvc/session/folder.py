@@ -101,8 +101,7 @@ class SessionFolder:
         """As `get`, inside `alone`."""
         if (session := self._open.get(name)) is not None:
             return session
-        if (entry := self._manifest.get(name)) is None:
-            raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
+        entry = _entry_of(name, self._manifest)
         spec = spec_of(entry)
         files, records = SessionFiles.open(self._marks.folder(entry.id), entry.id, self._machine)
         try:
@@ -168,13 +167,12 @@ class SessionFolder:
             DataLoss: The manifest's entry is damaged.
             StorageFailed, ManifestUnavailable: It is being deleted: another call, or the next start, goes on with it.
         """
-        entry = self._manifest.get(name)
-        if entry is None:
-            raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
+        entry = _entry_of(name, self._manifest)
         _require_id(entry)
         marks, session = self._marks, self._open.get(name)
         logged = _logged_snapshots(marks.folder(entry.id), entry.id, self._machine) if session is None else []
-        with marks.forking:
+        # Whoever opens a writer or names a cut now comes before, or finds no session.
+        with session.core.opening if session is not None else contextlib.nullcontext(), marks.forking:
             marks.require_no_forks(entry)
             if session is not None:
                 _end_if_unused(session.core)
@@ -247,6 +245,12 @@ class SessionFolder:
             core.writer.lost = True
         self._open.add(entry.name, session)
         return session
+
+
+def _entry_of(name: str, manifest: Manifest) -> SessionEntry:
+    if (entry := manifest.get(name)) is None:
+        raise SessionNotFound(f"expected the name of a session, got {name[:160]!r}")
+    return entry
 
 
 def spec_of(entry: SessionEntry) -> types_pb2.SessionSpec:

@@ -28,6 +28,7 @@ from memsvc.session.records import (
     RecordKind,
     pack_forgotten,
     pack_opened,
+    unpack_block,
     unpack_forgotten,
     unpack_opened,
     unpack_tail,
@@ -58,7 +59,8 @@ def share_of(core: SessionCore, snapshot: str, storage: Storage) -> tuple[Share,
     end = end_of_cut(live, snapshot)
     last = live[end - 1]
     position = unpack_tail(last.body, Layout.of(core.spec)).tail.position if end > 1 else 0
-    shared = [_anonymous(record) for record in live[1:end] if record.kind not in _NAMES]
+    before = (record for record in live[1:end] if record.kind not in _NAMES and not _is_ahead(record, position))
+    shared = [_anonymous(record) for record in before]
     shared += _forgotten_since(live[end:], position // BLOCK_TOKENS)
     return Share(core.files.folder, shared), ForkPoint(core.entry.id, last.sequence, position)
 
@@ -95,6 +97,14 @@ def require_same_fork(known: SessionCore, parent: SessionCore, snapshot: str) ->
         expected = f"a fork of session {parent.entry.name!r}{'' if position is None else f' at position {position}'}"
         got = "no fork" if fork is None else f"a fork of the session with id {fork.parent} at position {fork.position}"
         raise SessionExists(f"expected a name that is free or of {expected}, got {known.entry.name!r}, {got}")
+
+
+def _is_ahead(record: LogRecord, position: int) -> bool:
+    """Whether it is of a block that holds tokens at `position` or later: put ahead of them, and void at a cut there."""
+    if record.kind != RecordKind.BLOCK:
+        return False
+    ref = unpack_block(record.body)
+    return BLOCK_TOKENS * ref.block + (ref.partial_tokens or BLOCK_TOKENS) > position
 
 
 def _forgotten_since(records: Sequence[LogRecord], blocks_end: int) -> list[LogRecord]:

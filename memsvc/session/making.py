@@ -51,12 +51,15 @@ def make_files(
 
 
 def _begin(session_id: str, origin: Origin | None, marks: FolderMarks) -> None:
-    """Marks the folder. Raises SessionNotFound if the parent was deleted meanwhile."""
+    """Marks the folder. Raises SessionNotFound if the parent was deleted meanwhile, SnapshotNotFound."""
     if origin is None:
         marks.begin(session_id, "")
         return
-    parent, _ = origin
+    parent, snapshot = origin
     with marks.forking:
         with parent.lock:
             parent.require_open()
+            # Now already: a delete of the parent is not to be refused because of a fork that comes to nothing.
+            if snapshot:
+                parent.lineage.snapshot(snapshot)
         marks.begin(session_id, parent.entry.id)

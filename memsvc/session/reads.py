@@ -73,7 +73,10 @@ def bookmarks_to_wire(bookmarks: list[Bookmark]) -> list[graph_pb2.Bookmark]:
 
 def tokens_to_wire(read: TokenRead) -> graph_pb2.ReadTokensResponse:
     """Token ids as they travel."""
-    return graph_pb2.ReadTokensResponse(ids=read.ids.astype("<u4").tobytes(), positions=to_wire(read.positions))
+    told = graph_pb2.ReadTokensResponse(ids=read.ids.astype("<u4").tobytes(), positions=to_wire(read.positions))
+    if read.text is not None:
+        told.text, told.text_sizes = read.text.data, read.text.sizes.astype("<u4").tobytes()
+    return told
 
 
 def explanation(

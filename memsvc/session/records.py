@@ -13,6 +13,8 @@
                count        int
                gap          int, tokens dropped before it
                ids          uint32 [count] or [0]
+               text         UTF-8 of all tokens, and
+               text_sizes   uint32 [count], bytes of each: both only where text was sent
                signals      {name: float32 [count]}
                block_gaps   int64 [n, 2], first and end of ranges dropped
                decided      int64 [d] positions that the policy settled, and
@@ -55,6 +57,7 @@ from memsvc.errors import CorruptLog
 from memsvc.policy import Decision, Measured
 from memsvc.scoring import make_scorer
 from memsvc.session.steps import TokenStep, decode_embeddings
+from memsvc.session.tokens import TokenText
 from memsvc.session.vectors import Centre, TokenRows
 from memsvc.shards.base import Float32Array, Int64Array
 from protos.memsvc.v1 import session_pb2, types_pb2
@@ -231,6 +234,7 @@ def pack_step(record: StepRecord) -> Body:
         "kept": kept.positions.tobytes() if kept is not None else b"",
         "rows": {name: rows.tobytes() for name, rows in kept.rows.items()} if kept is not None else {},
         **_pack_entry(record.entry),
+        **_pack_text(step.text),
     }
 
 
@@ -248,7 +252,9 @@ def unpack_step(body: Body, layout: Layout) -> StepRecord:
             block_gaps=tuple(range(first, end) for first, end in gaps),
             tensors=tensors,
             embeddings=decode_embeddings(tensors),
+            text=_unpack_text(body),
         )
+        _check_sizes(step)
         decided = Decided(
             np.frombuffer(body["decided"], dtype="<i8"),
             np.frombuffer(body["signal"], dtype="<f4"),
@@ -300,6 +306,26 @@ def unpack_forgotten(body: Body) -> ForgottenRecord:
     with unpacking("FORGOTTEN"):
         blocks = np.frombuffer(body["blocks"], dtype="<i8").reshape(-1, 2).tolist()
         return ForgottenRecord(tuple(range(first, end) for first, end in blocks), str(body["why"]))
+
+
+def _check_sizes(step: TokenStep) -> None:
+    """Raises ValueError where ids or signals are not those of the step's tokens."""
+    sizes = {"ids": len(step.ids) or step.count, **{name: len(own) for name, own in step.signals.items()}}
+    if set(sizes.values()) != {step.count}:
+        raise ValueError(f"expected ids and signals of {step.count} tokens, got {sizes}")
+
+
+def _pack_text(text: TokenText | None) -> dict[str, bytes]:
+    return {} if text is None else {"text": text.data, "text_sizes": text.sizes.tobytes()}
+
+
+def _unpack_text(body: Body) -> TokenText | None:
+    if "text" not in body:
+        return None
+    text = TokenText(bytes(body["text"]), np.frombuffer(body["text_sizes"], dtype="<u4"))
+    if len(text.sizes) != int(body["count"]) or int(text.sizes.sum(dtype=np.int64)) != len(text.data):
+        raise ValueError(f"expected text of {int(body['count'])} tokens, got that of {len(text.sizes)}")
+    return text
 
 
 def _pack_measured(measured: Measured) -> dict[str, bytes]:

@@ -8,6 +8,8 @@ What gives a cut or the session a name is never void, nor is that blocks left (`
 Invariants:
     Replaying the live records gives the state that wrote them, bit for bit.
     A record that contradicts those before it is a CorruptLog: nothing is guessed.
+
+Steps in a row are replayed as one (`memsvc.session.joined_steps`); blocks among them do not look at steps.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from memsvc.errors import CorruptLog
 from memsvc.log import LogRecord
+from memsvc.session.joined_steps import JoinedSteps
 from memsvc.session.lineage import Lineage
 from memsvc.session.records import (
     LASTING,
@@ -65,6 +68,7 @@ def recover(records: Sequence[LogRecord], spec: types_pb2.SessionSpec, shards: P
     replay = _Replay(SessionState(spec, shards), Lineage(records[0].body), Layout.of(spec))
     for record in live_records(records)[1:]:
         replay.take(record)
+    replay.settle()
     replay.state.prepare()
     return Recovered(replay.state, replay.lineage, replay.writer, replay.epoch, replay.applied_seq)
 
@@ -103,13 +107,19 @@ class _Replay:
         self.epoch = 0
         self.applied_seq = 0
         self._layout = layout
+        self._steps = JoinedSteps()
+        # Of the newest step that waits to be replayed.
+        self._sequence = 0
 
     def take(self, record: LogRecord) -> None:
         if record.kind == RecordKind.STEP:
             self._step(record)
-        elif record.kind == RecordKind.BLOCK:
+            return
+        if record.kind == RecordKind.BLOCK:
             self.state.add_block(unpack_block(record.body))
-        elif record.kind == RecordKind.TAIL:
+            return
+        self.settle()
+        if record.kind == RecordKind.TAIL:
             self.state.replay_tail(unpack_tail(record.body, self._layout))
         elif record.kind == RecordKind.OPENED:
             self._opened(record)
@@ -120,15 +130,30 @@ class _Replay:
         else:
             raise CorruptLog(f"expected a known kind of record, got {record.kind} in record {record.sequence}")
 
+    def settle(self) -> None:
+        """Replays the steps that wait."""
+        if not self._steps:
+            return
+        try:
+            self.state.replay_step(self._steps.take())
+        except CorruptLog as error:
+            raise CorruptLog(f"{error}, up to record {self._sequence}") from error
+
     def _step(self, record: LogRecord) -> None:
         own = unpack_step(record.body, self._layout)
-        position = self.state.tokens.position
+        position = self._steps.end if self._steps else self.state.tokens.position
         if own.step.first_position != position + own.step.gap_tokens:
             expected = position + own.step.gap_tokens
             got = own.step.first_position
             raise CorruptLog(f"expected position {expected}, got {got} in record {record.sequence}")
-        self.state.replay_step(own)
+        if not self._steps.fits(own):
+            self.settle()
+        self._sequence = record.sequence
         self.applied_seq = own.seq
+        if self._steps.fits(own):
+            self._steps.add(own)
+        else:
+            self.state.replay_step(own)
 
     def _forget(self, record: LogRecord) -> None:
         state, partial = self.state, self.state.cut.partial

@@ -6,9 +6,10 @@ Invariants:
 Must not know: gRPC, workers' streams.
 """
 
+import contextlib
 from pathlib import Path
 
-from memsvc.errors import InvalidRequest, SessionExists, StorageFailed
+from memsvc.errors import InvalidRequest, SessionExists, SessionNotFound, StorageFailed
 from memsvc.manifest import Manifest
 from memsvc.session import opening
 from memsvc.session.attachment import Attachment
@@ -201,10 +202,11 @@ class Sessions:
         for session in self._folder.loaded():
             if session.core.failure or not session.core.files.unsynced:
                 continue
-            try:
-                session.core.sync()
-            except StorageFailed as error:
-                if not session.core.ended:
+            # One that ended meanwhile was synced as it was closed, or is gone.
+            with contextlib.suppress(SessionNotFound):
+                try:
+                    session.core.sync()
+                except StorageFailed as error:
                     failures.append(error)
         if failures:
             raise failures[0]

@@ -138,7 +138,8 @@ class Session:
         if ref is None:
             got = "a recorded gap" if gap else "one that was never put"
             raise BlockNotFound(f"expected a stored block of session {self.name!r}, got block {block}, {got}")
-        return core.files.read(ref), ref.crc32c, ref.partial_tokens
+        with core.served():
+            return core.files.read(ref), ref.crc32c, ref.partial_tokens
 
     def save_tail(self, attachment: Attachment, epoch: int, tail: session_pb2.Tail) -> None:
         """Cuts a tail at the writer's position; views and new writers begin there from now on.

@@ -75,6 +75,8 @@ def check_spec(spec: types_pb2.SessionSpec, limits: SessionLimits) -> None:
         raise LimitExceeded(f"expected block_bytes of at most {limits.block_bytes_max}, got {mark.block_bytes}")
     _check_streams(mark, limits)
     make_policy(spec.policy)
+    # Of policies that have none, too: what a finder takes in together is reckoned with it.
+    _require(0 <= spec.policy.coverage <= 1, "policy.coverage", "in [0, 1]", spec.policy.coverage)
     _check_search(spec.search)
 
 

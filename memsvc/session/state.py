@@ -146,7 +146,7 @@ class SessionState:
         """Makes a planned step visible."""
         self.changed = True
         self._commit(plan)
-        self.tokens.append(step.first_position, step.count, step.ids)
+        self.tokens.append(step.first_position, step.count, step.ids, step.text)
         for gap in step.block_gaps:
             self.blocks.declare_gap(gap.start, gap.stop)
 

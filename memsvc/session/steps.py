@@ -12,7 +12,7 @@ import numpy as np
 from memsvc.errors import EmbeddingInvalid, InvalidRequest, LimitExceeded, MessageTooLarge
 from memsvc.geometry import BLOCK_TOKENS
 from memsvc.session.limits import SessionLimits
-from memsvc.session.tokens import Uint32Array
+from memsvc.session.tokens import TokenText, Uint32Array
 from memsvc.shards.base import Float32Array
 from protos import codec
 from protos.memsvc.v1 import memory_pb2, types_pb2
@@ -45,6 +45,7 @@ class TokenStep:
         block_gaps: Ranges of blocks that were dropped.
         tensors: Embeddings as they came, by stream.
         embeddings: The same as float32 [count, dims].
+        text: Of the tokens, if it was sent.
     """
 
     first_position: int
@@ -55,6 +56,7 @@ class TokenStep:
     block_gaps: tuple[range, ...]
     tensors: Mapping[str, types_pb2.Tensor]
     embeddings: Mapping[str, Float32Array]
+    text: TokenText | None = None
 
     @property
     def end(self) -> int:
@@ -106,12 +108,31 @@ def decode_step(
         block_gaps=_block_gaps(step, limits),
         tensors=step.embeddings,
         embeddings=_embeddings(step, spec),
+        text=_text(step, keep_text=spec.keep_text),
     )
 
 
 def decode_embeddings(tensors: Mapping[str, types_pb2.Tensor]) -> dict[str, Float32Array]:
     """Tensors that were checked once, as float32."""
     return {name: codec.as_float32(tensor) for name, tensor in tensors.items()}
+
+
+def _text(step: memory_pb2.Step, *, keep_text: bool) -> TokenText | None:
+    if not step.text and not step.text_sizes:
+        return None
+    if not keep_text:
+        raise InvalidRequest(
+            f"expected no text in a session that was made without keep_text, got {len(step.text)} bytes"
+        )
+    if len(step.text_sizes) != 4 * step.count or len(step.ids) != 4 * step.count:
+        raise InvalidRequest(
+            f"expected ids and text_sizes of {4 * step.count} bytes for {step.count} tokens with text, "
+            f"got {len(step.ids)} and {len(step.text_sizes)}"
+        )
+    sizes = np.frombuffer(step.text_sizes, dtype="<u4")
+    if (total := int(sizes.sum(dtype=np.int64))) != len(step.text):
+        raise InvalidRequest(f"expected text of {total} bytes, as text_sizes say, got {len(step.text)}")
+    return TokenText(step.text, sizes)
 
 
 def _embeddings(step: memory_pb2.Step, spec: types_pb2.SessionSpec) -> dict[str, Float32Array]:

@@ -24,6 +24,12 @@ PRESENT = (
     "docs/ACCESS.md",
     "docs/GLOSSARY.md",
     "docs/OPERATIONS.md",
+    "docs/DURABILITY.md",
+    "docs/FAULTS.md",
+    "docs/INSPECTOR.md",
+    "docs/WORKER.md",
+    "docs/COMPOSE.md",
+    "docs/CLI.md",
 )
 SETTINGS = ("memsvc.settings", "attn_client.settings", "attn_client.memory.settings")
 PROGRAMS = {"memsvc": "memsvc.cli", "attn-client": "attn_client.cli"}

@@ -6,7 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.bench_growth import DIMS, GrowingDictionary, GrowingGraph, Point, growth_of, load, measure
+from benchmarks import bench_growth
+from benchmarks.bench_growth import (
+    BLOCKS,
+    DIMS,
+    FINDERS,
+    GrowingGraph,
+    Point,
+    best_blocks,
+    growing,
+    growth_of,
+    load,
+    measure,
+)
 
 
 def _points(visited: dict[int, float]) -> list[Point]:
@@ -46,11 +58,37 @@ def test_replicas_follow_the_bookmarks_there_are(tmp_path: Path) -> None:
 
 
 def test_finders_are_measured_against_the_truth() -> None:
-    """Proves on 1,500 synthetic bookmarks that both finders agree once they are wide, and look at less than all."""
+    """Proves on 1,500 synthetic bookmarks that every finder agrees once it is wide, and looks at less than all."""
     text = load(None, 1500, 6, 0)
-    for grown in (GrowingDictionary(), GrowingGraph()):
+    true = best_blocks(text, 1500)
+    for name in FINDERS:
+        grown = growing(name, 1500)
         grown.grow(text.rows[:1000])
         grown.grow(text.rows)
-        points = measure("own", grown.search, text, 1500)
+        points = measure(name, grown.search, text, 1500, true)
         assert points[-1].agreement >= 0.95
-        assert points[0].visited < points[-1].visited < 1500
+        assert points[0].visited < points[3].visited < 1500
+
+
+def test_the_true_blocks_are_those_of_a_comparison_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that however bookmarks are cut into pieces, the best blocks are those of the largest dot products."""
+    text = load(None, 700, 5, 0)
+    dots = text.queries.astype(np.int64) @ text.rows.astype(np.int64).T
+    of_blocks = [np.maximum.reduceat(own, np.flatnonzero(np.diff(text.blocks, prepend=-1))) for own in dots]
+    for piece in (1, 33, 8192):
+        monkeypatch.setattr(bench_growth, "PIECE_ROWS", piece)
+        for found, own in zip(best_blocks(text, 700), of_blocks, strict=True):
+            assert found == set(np.argsort(-own)[:BLOCKS].tolist())
+
+
+def test_shards_are_as_large_as_said_and_hold_every_bookmark_once() -> None:
+    """Proves that shards of 300, 600 and 1,200 bookmarks take over from each other, whatever came at once, and that a
+    search that is as wide as all of them finds nothing twice and nearly all: a graph need not lead everywhere."""
+    text = load(None, 1500, 3, 0)
+    graphs = GrowingGraph(1, first_rows=300, growth=2)
+    for end in (10, 299, 301, 1500):
+        graphs.grow(text.rows[:end])
+    found, _ = graphs.search(text.queries[0], 1500)
+    assert len(set(found.tolist())) == len(found)
+    for first, size in ((0, 300), (300, 600), (900, 600)):
+        assert 0.99 * size <= np.count_nonzero((found >= first) & (found < first + size)) <= size

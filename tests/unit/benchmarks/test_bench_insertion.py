@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.bench_insertion import DIMS, STEP_TOKENS, insert, insertion_of, real_rows, rows_of, spec_of, steps_of
+from benchmarks.bench_insertion import (
+    DIMS,
+    STEP_TOKENS,
+    insert,
+    insertion_of,
+    real_rows,
+    rows_of,
+    sealed_of,
+    spec_of,
+    steps_of,
+)
 
 CHOSEN = argparse.Namespace(
     policies=["hybrid"], finders=["flat"], tokens=8192, coverage=0.15, vectors=None, seed=0, grpc=False
@@ -29,11 +39,26 @@ def test_a_run_feeds_a_session_and_counts_what_it_made() -> None:
 
 def test_stalls_are_of_steps_after_the_centre_was_fixed() -> None:
     """Proves by hand: the 16th step fixes the centre of 4,096 tokens; the longest of those after it is the stall."""
-    times_s = np.full(64, 0.010)
-    times_s[15], times_s[40] = 0.5, 0.030
-    run = insertion_of(spec_of("every", "flat", 0.15), times_s, 1.0, 100, 0)
+    times_s, sealing = np.full(64, 0.010), np.zeros(64, dtype=np.bool_)
+    times_s[15], times_s[40], times_s[41] = 0.5, 0.030, 0.020
+    sealing[[15, 41]] = True
+    run = insertion_of(spec_of("every", "flat", 0.15), times_s, sealing, 1.0, 100, 0)
     assert (run.centring_ms, run.stall_ms) == (500.0, 30.0)
+    assert (run.sealing_stall_ms, run.other_stall_ms, run.sealing_steps) == (20.0, 30.0, 1)
     assert run.tokens_per_s_late == STEP_TOKENS / 0.010
+
+
+def test_sealing_steps_are_told_by_the_index_itself() -> None:
+    """Proves that a session that seals is seen to, and that its rows say so beside the longest step of all."""
+    spec = spec_of("every", "hnsw", 0.15)
+    run = insert(spec, steps_of(CHOSEN), CHOSEN.tokens)
+    assert run.sealing_steps > 0
+    assert max(run.sealing_stall_ms, run.other_stall_ms) == run.stall_ms
+    assert [row.value for row in rows_of(run, CHOSEN)[1:]] == [run.stall_ms, run.sealing_stall_ms, run.other_stall_ms]
+    assert (sealed_of("hnsw: 512 bookmarks in 1 graphs, 300 bookmarks compared exactly"), sealed_of("flat: 9")) == (
+        512,
+        0,
+    )
 
 
 def test_steps_are_a_function_of_the_seed() -> None:
