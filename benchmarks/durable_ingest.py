@@ -27,7 +27,8 @@ from benchmarks.bench_finders import DIMS, make_text
 from benchmarks.counted_disk import CountedDisk
 from benchmarks.own_session import NAME, STREAM, fingerprint, limits, new_writer
 from benchmarks.sync_cadence import Rounds
-from memsvc.log import LogRecord, read_log
+from memsvc.log import read_log
+from memsvc.log_format import LogRecord
 from memsvc.manifest import SqliteManifest
 from memsvc.session import Sessions
 from memsvc.session.files import SessionFiles

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.shards.files import store
 from memsvc.verify.log_scan import LogScan, scan_log
 from tests.session_driver import BLOCK_BYTES, Node, Text, memory_of, session_spec

@@ -6,7 +6,7 @@ Must not know: sessions.
 import time
 from pathlib import Path
 
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.metrics.base import Metrics
 from memsvc.storage import SystemStorage
 

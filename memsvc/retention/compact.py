@@ -13,7 +13,7 @@ from pathlib import Path
 from memsvc.blocks import BlockRef
 from memsvc.disk import disk_call, sync_folder
 from memsvc.errors import CorruptLog
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.retention.rewrite import needed_records, rewrite
 from memsvc.storage import Storage
 from memsvc.verify.log_scan import scan_log

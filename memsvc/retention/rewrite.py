@@ -16,7 +16,8 @@ from pathlib import Path
 from memsvc.blocks import BlockRef, BlockStore
 from memsvc.disk import disk_call, make_folder, sync_folder
 from memsvc.errors import CorruptBlock
-from memsvc.log import FILE_NAME, LogRecord, SessionLog
+from memsvc.log import SessionLog
+from memsvc.log_format import FILE_NAME, LogRecord
 from memsvc.session.records import RecordKind, pack_block, unpack_block
 from memsvc.session.recovery import live_records
 from memsvc.storage import Storage

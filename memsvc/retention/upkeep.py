@@ -20,7 +20,7 @@ from pathlib import Path
 from memsvc.blocks import BlockRef
 from memsvc.errors import MemsvcError, SessionNotFound, StorageFailed
 from memsvc.lines import emit, session_tag
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.manifest import Manifest, SessionEntry
 from memsvc.retention.compact import compact
 from memsvc.retention.forget import Forgotten, forget_before

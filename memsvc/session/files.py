@@ -21,7 +21,8 @@ from pathlib import Path
 from memsvc.blocks import BlockRef, BlockStore, share_segments
 from memsvc.commits import GroupCommit
 from memsvc.disk import disk_call, make_folder, sync_folder
-from memsvc.log import LogRecord, SessionLog
+from memsvc.log import SessionLog
+from memsvc.log_format import LogRecord
 from memsvc.session.records import Body, RecordKind, unpack_block
 from memsvc.storage import MACHINE, Machine, Storage
 

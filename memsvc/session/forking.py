@@ -18,7 +18,8 @@ from dataclasses import replace
 
 from memsvc.errors import SessionExists, SnapshotNotFound
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.log import LogRecord, read_log
+from memsvc.log import read_log
+from memsvc.log_format import LogRecord
 from memsvc.session.core import SessionCore
 from memsvc.session.files import Share
 from memsvc.session.lineage import ForkPoint

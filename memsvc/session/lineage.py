@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memsvc.errors import CorruptLog, InvalidRequest, SnapshotNotFound
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.session.records import Body, RecordKind, unpacking
 from memsvc.session.state import Cut
 from protos.memsvc.v1 import session_pb2

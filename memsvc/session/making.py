@@ -6,7 +6,7 @@ Must not know: which names are taken, what is open.
 
 from contextlib import ExitStack
 
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.manifest import SessionEntry
 from memsvc.session.core import SessionCore
 from memsvc.session.files import SessionFiles, Share

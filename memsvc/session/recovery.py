@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from memsvc.errors import CorruptLog
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.session.joined_steps import JoinedSteps
 from memsvc.session.lineage import Lineage
 from memsvc.session.records import (
@@ -146,6 +148,11 @@ class _Replay:
             expected = position + own.step.gap_tokens
             got = own.step.first_position
             raise CorruptLog(f"expected position {expected}, got {got} in record {record.sequence}")
+        first, end = own.step.first_position, own.step.end
+        if own.kept is not None and np.any(np.diff(own.kept.positions, prepend=first - 1, append=end) <= 0):
+            raise CorruptLog(
+                f"expected vectors of the step's tokens, ascending, got others in record {record.sequence}"
+            )
         if not self._steps.fits(own):
             self.settle()
         self._sequence = record.sequence

@@ -13,7 +13,7 @@ from uuid import UUID
 import google_crc32c
 import msgpack
 
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 
 _MAGIC, _VERSION = b"MEMSVLOG", 1
 _IDENTITY = struct.Struct("<8sI16s")

@@ -8,7 +8,7 @@ Invariants:
 from collections.abc import Iterable
 from pathlib import Path
 
-from memsvc.log import FILE_NAME as LOG
+from memsvc.log_format import FILE_NAME as LOG
 from memsvc.manifest import SessionEntry, SqliteManifest
 from memsvc.verify.folder_check import FolderCheck, readable
 from memsvc.verify.manifest_file import FILE_NAME

@@ -11,7 +11,7 @@ import numpy as np
 from memsvc.blocks import BlockRef
 from memsvc.errors import CorruptLog
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.session.block_table import BlockTable
 from memsvc.session.records import (
     Entry,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from memsvc.errors import MemsvcError, StorageFailed
 from memsvc.folder_lock import FolderLock
-from memsvc.log import FILE_NAME, LogRecord
+from memsvc.log_format import FILE_NAME, LogRecord
 from memsvc.manifest import SessionEntry
 from memsvc.retention.rewrite import needed_records, rewrite
 from memsvc.session.lineage import pack_name

@@ -19,7 +19,7 @@ import msgpack
 
 from memsvc.blocks import BlockRef
 from memsvc.geometry import BLOCK_TOKENS
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.manifest import SessionEntry
 from memsvc.session.records import LASTING, RecordKind, pack_block, pack_session, unpack_block
 from memsvc.storage import Storage

@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from memsvc.errors import CorruptLog
-from memsvc.log import FILE_NAME, LogRecord
+from memsvc.log_format import FILE_NAME, LogRecord
 from memsvc.manifest import SessionEntry
 from memsvc.session.records import RecordKind, unpack_block
 from memsvc.session.recovery import Recovered, recover

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from memsvc.blocks import BlockStore
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.session import files
 from tests.crash.images import files_below, image
 from tests.crash.promises import check

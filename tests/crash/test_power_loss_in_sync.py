@@ -11,7 +11,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.session.files import SessionFiles
 from memsvc.session.records import RecordKind, pack_block, unpack_block
 from memsvc.storage import Machine

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memsvc.errors import CorruptLog
-from memsvc.log import FILE_NAME, LogRecord, SessionLog
+from memsvc.log import SessionLog
+from memsvc.log_format import FILE_NAME, LogRecord
 
 SESSION = uuid.UUID(int=3).hex
 # Bytes of the head that say how much is durable.

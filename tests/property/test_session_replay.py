@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from protos.memsvc.v1 import memory_pb2
 from tests.session_driver import POLICIES, Node, Reader, Text, memory_of, session_spec
 

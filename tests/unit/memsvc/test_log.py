@@ -15,7 +15,8 @@ import pytest
 
 from memsvc import log as log_module
 from memsvc.errors import CorruptLog, FormatVersion, LimitExceeded, MemsvcError, StorageFailed
-from memsvc.log import FILE_NAME, LogRecord, SessionLog, read_log
+from memsvc.log import SessionLog, read_log
+from memsvc.log_format import FILE_NAME, LogRecord
 from tests.disk_faults import files_end_at, fsync_fails
 
 SESSION = uuid.UUID(int=7).hex

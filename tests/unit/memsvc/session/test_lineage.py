@@ -3,7 +3,7 @@
 import pytest
 
 from memsvc.errors import CorruptLog, InvalidRequest
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.session.forking import end_of_cut
 from memsvc.session.lineage import (
     ForkPoint,

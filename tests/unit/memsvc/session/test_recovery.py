@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memsvc.errors import CorruptLog
-from memsvc.log import LogRecord
+from memsvc.log_format import LogRecord
 from memsvc.session.recovery import live_records, recover, up_to_tail
 from tests.session_driver import Node, Text, memory_of, session_spec
 
@@ -151,3 +151,27 @@ def test_measured_numbers_of_a_step_are_those_of_its_tokens(node: Node) -> None:
     short = {**signals, "surprisal": signals["surprisal"][:-4]}
     with pytest.raises(CorruptLog, match="expected ids and signals of 20 tokens"):
         recover(_changed(records, at, signals=short), core.spec, core.files.shards)
+
+
+def test_links_and_vectors_of_other_bookmarks_are_corrupt(node: Node) -> None:
+    """Proves that a link to a later bookmark, and a vector that is lacking or of another step's token, are noticed."""
+    writer = node.open()
+    writer.read(Text(900), range(130, 900, 20))
+    records, core = writer.session.core.files.reread(), writer.session.core
+    steps = [at for at, record in enumerate(records) if record.kind == KINDS["t"] and not record.body["raw"]]
+    at = next(at for at in steps[10:] if records[at].body["decided"])
+    body = records[at].body
+    parents = np.frombuffer(body["parents"], dtype="<i8").copy()
+    parents[0] = 899
+    with pytest.raises(CorruptLog, match="to earlier ones, got one to a later one"):
+        recover(_changed(records, at, parents=parents.tobytes()), core.spec, core.files.shards)
+    kept = np.frombuffer(body["kept"], dtype="<i8")
+    without = kept != np.frombuffer(body["decided"], dtype="<i8")[-1]
+    rows = {
+        name: np.frombuffer(own, dtype="<i2").reshape(len(kept), -1)[without].tobytes()
+        for name, own in body["rows"].items()
+    }
+    with pytest.raises(CorruptLog, match="expected a vector of each bookmark"):
+        recover(_changed(records, at, kept=kept[without].tobytes(), rows=rows), core.spec, core.files.shards)
+    with pytest.raises(CorruptLog, match="expected vectors of the step's tokens"):
+        recover(_changed(records, at, kept=(kept + 1).tobytes()), core.spec, core.files.shards)

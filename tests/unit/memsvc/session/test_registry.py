@@ -19,7 +19,7 @@ from memsvc.errors import (
     SessionNotFound,
     StorageFailed,
 )
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from protos.memsvc.v1 import types_pb2
 from tests.session_driver import LIMITS, Node, Reader, Text, memory_of, session_spec
 

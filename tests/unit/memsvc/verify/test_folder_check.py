@@ -9,7 +9,7 @@ import pytest
 from memsvc.cli import main
 from memsvc.errors import StorageFailed, WrongState
 from memsvc.folder_lock import FolderLock
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.manifest import SqliteManifest
 from memsvc.verify.findings import Report, Severity
 from memsvc.verify.folder_check import verify_folder

@@ -6,7 +6,8 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from memsvc.log import FILE_NAME, SessionLog
+from memsvc.log import SessionLog
+from memsvc.log_format import FILE_NAME
 from memsvc.verify.log_scan import LogScan, scan_log
 
 SESSION = "00000000000000000000000000000007"

@@ -8,7 +8,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from memsvc.log import FILE_NAME
+from memsvc.log_format import FILE_NAME
 from memsvc.manifest import SqliteManifest
 from memsvc.session.records import RecordKind
 from memsvc.verify.folder_check import verify_folder
