@@ -79,6 +79,7 @@ def seed_of(identity: bytes) -> int:
 
 
 def synced_field(identity: bytes, size_bytes: int) -> bytes:
+    """What stands behind the identity: so many bytes of the file are durable."""
     field = _SYNCED.pack(size_bytes)
     return field + CRC.pack(google_crc32c.extend(seed_of(identity), field))
 

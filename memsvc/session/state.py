@@ -202,6 +202,8 @@ class SessionState:
 
     def _enter(self, fresh: TokenRows, record: StepRecord | TailRecord | None = None) -> Plan:
         known = self.vectors.remember(fresh)
+        if isinstance(record, StepRecord) and not np.isin(record.decided.positions, known.positions).all():
+            raise CorruptLog(f"expected a vector of each bookmark, got none of some, from step {record.seq} on")
         settled = self.decider.settle(known, record)
         entering = self._waiting.then(settled.decided)
         rows = known.at(entering.positions)
@@ -209,6 +211,8 @@ class SessionState:
             entry = self.links.find(rows)
         elif len(record.entry.parents) != len(entering):
             raise CorruptLog(f"expected links of {len(entering)} bookmarks, got {len(record.entry.parents)}")
+        elif np.any(record.entry.parents >= len(self.graph) + np.arange(len(entering))[:, None]):
+            raise CorruptLog(f"expected links of {len(entering)} bookmarks to earlier ones, got one to a later one")
         else:
             entry = record.entry
             self.links.enter(rows, entry.parents[:, 0])
