@@ -1,7 +1,7 @@
 # Two images of one file: `memsvc`, the memory server, and `worker`, a model that uses one.
 #
-#   docker build --target memsvc -t memsvc .
-#   docker build --target worker -t attn-worker .
+#   docker build --target memsvc -t bookmark-memsvc .
+#   docker build --target worker -t bookmark-worker .
 #
 # The base is any Debian with Python 3.11 and its `venv` module. Versions are those of requirements.lock. What changes
 # seldom comes first: a change of the code builds a wheel, and installs it.

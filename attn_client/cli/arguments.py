@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--no-memory", action="store_true", help="sinks and window only: what reading costs without memory"
     )
     search = commands.add_parser("search", help="find passages of a session that resemble a text")
-    _common(search)
+    _model_and_memory(search)
     _search(search)
     completion = commands.add_parser("completion", help="print what a shell completes this program's words by")
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
@@ -59,6 +59,8 @@ def _search(search: argparse.ArgumentParser) -> None:
     search.add_argument("--session", required=True, metavar="NAME", help="session to look in")
     search.add_argument("--best", type=int, default=5, metavar="N", help="passages (5)")
     search.add_argument("--json", action="store_true", help="print one JSON object")
+    # A search makes no session and attends to no recall: what is left has to fit the session, or says how to compute.
+    _fitting(search.add_argument_group("settings (docs/SETTINGS.md)"))
     search.set_defaults(no_memory=False, append=False)
 
 
@@ -75,7 +77,7 @@ def _serving(serve: argparse.ArgumentParser) -> None:
     serve.set_defaults(session=None, append=False)
 
 
-def _common(command: argparse.ArgumentParser) -> None:
+def _model_and_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="smollm2", metavar="DIR|smollm2", help="folder of a model, or the demo's")
     command.add_argument(
         "--dtype", default="bfloat16", metavar="NAME", help="bfloat16, or float32: faster on a CPU without AMX"
@@ -88,15 +90,26 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key", type=Path, metavar="PEM", help="its key")
     command.add_argument("--faults", type=Path, metavar="FILE", help="let --memory fail on purpose, by the rules in it")
     command.add_argument("--data", type=Path, metavar="DIR", help="folder of the private server; temporary without it")
-    choice = command.add_argument_group("settings (docs/SETTINGS.md)")
+
+
+def _fitting(choice: argparse._ArgumentGroup) -> None:
+    """Settings that a session is fixed to, and those of how its model computes and how long it waits."""
     choice.add_argument("--window", type=int, dest="window.window_tokens", metavar="N", help="window in tokens")
     choice.add_argument("--sinks", type=int, dest="window.sink_tokens", metavar="N", help="sinks in tokens")
     choice.add_argument(
         "--chunk", type=int, dest="window.chunk_tokens", metavar="N", help="tokens a pass while reading"
     )
     choice.add_argument("--probe", type=int, dest="probe.layer", metavar="N", help="layer whose vectors are remembered")
-    choice.add_argument("--top", type=int, dest="recall.top_blocks", metavar="N", help="best blocks of a recall")
     choice.add_argument("--budget", type=int, dest="recall.budget_blocks", metavar="N", help="recalled blocks at most")
+    choice.add_argument("--timeout", type=float, dest="recall.timeout_s", metavar="S", help="seconds a recall may take")
+    choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    _model_and_memory(command)
+    choice = command.add_argument_group("settings (docs/SETTINGS.md)")
+    _fitting(choice)
+    choice.add_argument("--top", type=int, dest="recall.top_blocks", metavar="N", help="best blocks of a recall")
     choice.add_argument("--alpha", type=float, dest="recall.alpha", metavar="X", help="weight of the similarity bias")
     choice.add_argument("--lift", type=float, dest="recall.lift", metavar="X", help="bias of the best passage")
     choice.add_argument("--lag", type=int, dest="recall.lag_tokens", metavar="N", help="decode steps a recall lags")
@@ -107,7 +120,6 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--link-half-life", type=int, dest="recall.link_half_life_tokens", metavar="N", help="tokens; links fade"
     )
-    choice.add_argument("--timeout", type=float, dest="recall.timeout_s", metavar="S", help="seconds a recall may take")
     choice.add_argument("--policy", dest="bookmarks.policy", metavar="NAME", help=", ".join(POLICIES))
     choice.add_argument(
         "--coverage", type=float, dest="bookmarks.coverage", metavar="X", help="share of tokens (not every, fixed)"
@@ -125,7 +137,6 @@ def _common(command: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--keep-text", action="store_const", const=True, dest="bookmarks.keep_text", help="for people who look inside"
     )
-    choice.add_argument("--attention", dest="implementation", metavar="NAME", help="sdpa, reference or fused")
 
 
 def _once(command: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from attn_client.errors import InvalidSettings
 from attn_client.hf.attach import attach
 from attn_client.hf.load import device_of, dtype_of, load_model
 from attn_client.search import Passage, find_passages
+from attn_client.settings import RecallSettings, Settings
 
 TOP_MAX = 64
 _SHOWN_CHARACTERS = 160
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_memory_flags(arguments)
     if not 1 <= arguments.best <= TOP_MAX:
         raise InvalidSettings(f"--best: expected 1 to {TOP_MAX}, got {arguments.best}")
-    settings, dtype = settings_of(arguments), dtype_of(arguments.dtype)
+    settings, dtype = _settings(arguments), dtype_of(arguments.dtype)
     model, tokenizer = load_model(arguments.model, dtype, device_of(arguments.device))
     with (
         memory_of(arguments) as memory,
@@ -32,6 +33,14 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps({"session": arguments.session, "text": arguments.text, "passages": found}))
         return
     print("\n".join(map(_line, passages)) if passages else "nothing found")
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """As the flags say. A recall's own best blocks are not asked for here, and must not refuse a small budget."""
+    budget = getattr(arguments, "recall.budget_blocks")
+    if budget is not None:
+        setattr(arguments, "recall.top_blocks", max(1, min(budget, RecallSettings.top_blocks)))
+    return settings_of(arguments)
 
 
 def _line(passage: Passage) -> str:

@@ -29,6 +29,8 @@ from memsvc.settings import AccessSettings, ObserveSettings, ServerSettings, Upk
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+# As shells tell a program that SIGINT ended.
+EXIT_INTERRUPTED = 130
 
 
 class _UsageError(Exception):
@@ -87,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader had enough. What is left in the buffer must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("memsvc: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except (MemsvcError, ReadFailed) as error:
         return _failed(error, EXIT_UNKNOWN if options.command in ("verify", "repair") else EXIT_FAILED)
     return code
@@ -133,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor(commands.add_parser("doctor", help="check a data folder and its machine, or a server"))
     add_health(commands.add_parser("health", help="whether a server takes work"))
     add_top(commands.add_parser("top", help="what a server is doing, again and again"))
-    add_search(commands.add_parser("search", help="where a session says what a text means"))
+    add_search(commands.add_parser("search", help="find passages of a session that resemble a text, through a worker"))
     add_export(commands.add_parser("export", help="write a session's whole graph for NetworkX, Gephi and others"))
     add_completion(commands.add_parser("completion", help="print what a shell completes this program's words by"))
     for name, text in (
@@ -175,7 +180,9 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
         default = getattr(upkeep, field)
         command.add_argument(flag, dest=field, type=_number, default=default, metavar="N", help=f"{text} ({default})")
     command.add_argument("--reflection", action="store_true", help="tell which services there are")
-    command.add_argument("--http", metavar="HOST:PORT", help="serve /metrics, /livez and /readyz there")
+    command.add_argument(
+        "--http", metavar="HOST:PORT", help="serve /metrics, /livez, /readyz and the inspector's pages there"
+    )
     command.add_argument("--otlp", metavar="URL", help="send numbers and spans to an OpenTelemetry collector there")
     command.add_argument("--faults", type=Path, metavar="FILE", help="fail on purpose, by the rules in it: a rehearsal")
     command.add_argument("--log-level", choices=LEVELS, default="warning", help="least that is logged (warning)")

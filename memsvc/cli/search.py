@@ -1,4 +1,4 @@
-"""`memsvc search`: where a session says what a text means, by the vectors of a worker that has the session's model.
+"""`memsvc search`: passages of a session that resemble a text, by the vectors of a worker that has the session's model.
 
 A server has no model, so the text is given to a worker (`attn-client serve`), which reads it in a view of the session
 and is told what that recalls. Blocks that the worker's window holds are not recalled; `attn-client search` looks there
@@ -19,13 +19,14 @@ import numpy as np
 
 from memsvc.cli.dial import add_dialling, dial
 from memsvc.cli.read import ReadFailed, explained
-from memsvc.cli.shape import table
+from memsvc.cli.shape import positions_of, table
 from memsvc.errors import InvalidRequest
 from memsvc.geometry import BLOCK_TOKENS
 from protos.memsvc.v1 import graph_pb2, graph_pb2_grpc, types_pb2
 
 TIMEOUT_S = 120.0
-BEST_MAX = 64
+# A worker recalls no more than its budget, which is part of what its sessions are fixed to; this is the default one.
+BEST_MAX = 24
 # The newest so many tokens vote; a word is one at least. Said so often, a text leaves what stood before it no vote.
 TRAIL_TOKENS = 128
 
@@ -37,17 +38,18 @@ def add_search(command: argparse.ArgumentParser) -> None:
     add_dialling(command)
     command.add_argument("text", metavar="TEXT", help="what to look for")
     command.add_argument("--session", required=True, metavar="NAME")
-    command.add_argument("--worker", required=True, metavar="URL", help="of a worker that has the session's model")
+    command.add_argument(
+        "--worker", required=True, type=_worker, metavar="URL", help="of a worker that has the session's model"
+    )
     command.add_argument("--api-key-file", type=Path, metavar="FILE", help="file with the worker's key, if it asks one")
-    command.add_argument("--best", type=_best, default=5, metavar="N", help=f"blocks, 1 to {BEST_MAX} (5)")
+    command.add_argument(
+        "--best", type=_best, default=5, metavar="N", help=f"blocks, 1 to {BEST_MAX}, within the worker's --budget (5)"
+    )
     command.add_argument("--json", action="store_true", help="one JSON object instead of a table")
 
 
 def run_search(options: argparse.Namespace) -> None:
     """Ask the worker, look up the tokens, and print both. Raises ReadFailed, InvalidRequest."""
-    url = urllib.parse.urlsplit(options.worker)
-    if url.scheme not in ("http", "https") or not url.netloc:
-        raise InvalidRequest(f"--worker: expected http://HOST:PORT, got {options.worker!r}", reason="INVALID_SETTING")
     found = _recalled(options)
     with dial(options) as channel:
         stub = graph_pb2_grpc.GraphServiceStub(channel)
@@ -63,8 +65,8 @@ def run_search(options: argparse.Namespace) -> None:
 
 
 def _row(one: Record) -> tuple[object, ...]:
-    first, count = one["positions"]
-    return one["block"], f"{first}-{first + count - 1}", f"{one['score']:.3f}", f"{one['z']:.2f}", len(one["ids"])
+    first, last = one["positions"]
+    return one["block"], f"{first}-{last}", f"{one['score']:.3f}", f"{one['z']:.2f}", len(one["ids"])
 
 
 def _recalled(options: argparse.Namespace) -> list[Record]:
@@ -77,7 +79,8 @@ def _recalled(options: argparse.Namespace) -> list[Record]:
         "max_tokens": 1,
         "temperature": 0,
         "session": {"name": options.session, "mode": "read"},
-        "memory": {"top_blocks": options.best, "neighbours": 0},
+        # Hops would bring blocks that resemble something else, and ask for more blocks than a few.
+        "memory": {"top_blocks": options.best, "neighbours": 0, "hops": 0},
     }
     memory = _asked(options, "/v1/completions", request)["memory"]
     if memory["degraded"] or memory["recalled"] is None:
@@ -88,8 +91,7 @@ def _recalled(options: argparse.Namespace) -> list[Record]:
 
 
 def _passage(one: Record) -> Record:
-    positions = [one["block"] * BLOCK_TOKENS, BLOCK_TOKENS]
-    return {"block": one["block"], "positions": positions, "score": one["score"], "z": one["z"]}
+    return {"block": one["block"], "positions": positions_of(one["block"]), "score": one["score"], "z": one["z"]}
 
 
 def _asked(options: argparse.Namespace, path: str, body: Record | None) -> Any:
@@ -100,7 +102,9 @@ def _asked(options: argparse.Namespace, path: str, body: Record | None) -> Any:
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(f"{options.worker.rstrip('/')}{path}", data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        # As `memsvc top`: a proxy is for other networks, and would be told the text and the key.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
         raise ReadFailed(f"{expected} that takes the request, got status {error.code}: {_said(error)}") from error
@@ -130,6 +134,17 @@ def _ids(stub: graph_pb2_grpc.GraphServiceStub, session: str, block: int) -> lis
     request = graph_pb2.ReadTokensRequest(session=session, positions=positions)
     ids: list[int] = np.frombuffer(stub.ReadTokens(request, timeout=TIMEOUT_S).ids, "<u4").tolist()
     return ids
+
+
+def _worker(told: str) -> str:
+    try:
+        url = urllib.parse.urlsplit(told)
+        holds = url.scheme in ("http", "https") and bool(url.hostname)
+    except ValueError:
+        holds = False
+    if not holds:
+        raise argparse.ArgumentTypeError(f"expected http://HOST:PORT, got {told!r}")
+    return told
 
 
 def _best(told: str) -> int:

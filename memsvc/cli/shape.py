@@ -1,7 +1,7 @@
 """What the reading commands print: records for JSON, and tables of them.
 
 Invariants:
-    A record's keys are stable; ranges are [first, count] pairs, enumerations lower-case words.
+    A record's keys are stable; `positions` are [first, last], gaps [first, count], enumerations lower-case words.
 Must not know: gRPC.
 """
 
@@ -127,6 +127,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
+def positions_of(block: int) -> list[int]:
+    """First and last position of a block."""
+    return [block * BLOCK_TOKENS, (block + 1) * BLOCK_TOKENS - 1]
+
+
 def _time(one: Record) -> str:
     return datetime.fromtimestamp(one["created_unix_ms"] / 1000, UTC).isoformat(timespec="seconds")
 
@@ -138,7 +143,7 @@ def _ranges(ranges: Iterable[types_pb2.Range]) -> list[list[int]]:
 def _block(one: memory_pb2.RecalledBlock) -> Record:
     return {
         "block": one.block,
-        "positions": [one.block * BLOCK_TOKENS, BLOCK_TOKENS],
+        "positions": positions_of(one.block),
         "score": one.score,
         "z": one.z,
         "reached": memory_pb2.Reached.Name(one.reached).removeprefix("REACHED_").lower(),
@@ -188,12 +193,12 @@ def _explained_row(group: str, one: Record) -> tuple[object, ...]:
             f"token {vote['position']} to bookmark {vote['bookmark']} "
             f"({vote['stream']}, {vote['similarity']:.3f}): {vote['contribution']:.4f}"
         )
-    first, count = one["positions"]
+    first, last = one["positions"]
     reached = one["reached"] if group == "chosen" else group
     scores = (f"{one['score']:.4f}", f"{one['z']:.2f}")
     return (
         one["block"],
-        f"{first}-{first + count - 1}",
+        f"{first}-{last}",
         *scores,
         reached,
         one["via_block"],

@@ -12,6 +12,7 @@ from typing import Any
 
 from memsvc.cli.read import ReadFailed
 from memsvc.cli.shape import table
+from memsvc.errors import InvalidRequest
 from memsvc.metrics.reading import Numbers, Stretch, Times
 from memsvc.settings import check_address
 
@@ -39,15 +40,16 @@ Record = dict[str, Any]
 
 def add_top(command: argparse.ArgumentParser) -> None:
     """Flags of `memsvc top`."""
-    command.add_argument("--http", required=True, metavar="HOST:PORT", help="where serve --http shows its numbers")
+    command.add_argument(
+        "--http", required=True, type=_http, metavar="HOST:PORT", help="where serve --http shows its numbers"
+    )
     command.add_argument("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (2)")
     command.add_argument("--count", type=_count, metavar="N", help="end after so many; without it, with Ctrl-C")
     command.add_argument("--json", action="store_true", help="one JSON object a look, on a line of its own")
 
 
 def run_top(options: argparse.Namespace) -> None:
-    """Show the numbers until there were enough, or until Ctrl-C. Raises ReadFailed, InvalidRequest."""
-    check_address("--http", options.http)
+    """Show the numbers until there were enough, or until Ctrl-C. Raises ReadFailed."""
     shown = 0
     # The first look goes back to the server's start.
     before = Numbers(0.0)
@@ -149,6 +151,15 @@ def _numbers(address: str) -> Numbers:
     if "memsvc_ready" not in numbers.values:
         raise ReadFailed(f"{expected}, got a page without memsvc_ready")
     return numbers
+
+
+def _http(told: str) -> str:
+    try:
+        # The path of a socket is no HOST:PORT.
+        check_address("--http", told.removeprefix("unix://"))
+    except InvalidRequest:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {told!r}") from None
+    return told
 
 
 def _seconds(told: str) -> float:

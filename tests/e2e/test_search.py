@@ -11,9 +11,10 @@ from attn_client.embedded import EmbeddedServer
 from attn_client.errors import InvalidSettings, MemoryRefused
 from attn_client.hf.attach import Attached, attach
 from attn_client.search import find_passages
-from attn_client.settings import BLOCK_TOKENS, BookmarkSettings
+from attn_client.settings import BLOCK_TOKENS, BookmarkSettings, RecallSettings
 from attn_client.text import encode
 from memsvc.cli import main
+from memsvc.cli.search import BEST_MAX
 from tests.e2e.models import byte_tokenizer, tiny_model
 from tests.e2e.settings import SMALL
 from tests.e2e.worker import Worker, worker
@@ -99,19 +100,56 @@ def test_the_server_side_command_asks_a_worker(
     command = ["search", "--memory", server.address, "--session", SESSION, "--worker", serving.url, "--best", "2"]
     assert main([*command, "aeio", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["passages"]
-    first, count = found[0]["positions"]
+    first, last = found[0]["positions"]
     assert 1 <= len(found) <= 2
-    assert count == BLOCK_TOKENS
-    assert found[0]["ids"] == encode(serving.tokenizer, TEXT[first : first + count], begins=False)
+    assert (first, last + 1 - first) == (found[0]["block"] * BLOCK_TOKENS, BLOCK_TOKENS)
+    assert found[0]["ids"] == encode(serving.tokenizer, TEXT[first : last + 1], begins=False)
     assert main([*command, "cgkm"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["BLOCK", "POSITIONS", "SCORE", "Z", "TOKENS"]
+
+
+def test_every_number_of_blocks_that_is_promised_is_taken(
+    server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Proves that the fewest and the most blocks are found by a worker of default settings, also one that hops."""
+    hopping = dataclasses.replace(SMALL, recall=RecallSettings(hops=2, timeout_s=20.0))
+    with worker(server.address, settings=hopping) as started:
+        with started.attached.writer("hopping") as reader:
+            reader.read(encode(started.tokenizer, TEXT, begins=True))
+        command = ["search", "--memory", server.address, "--session", "hopping", "--worker", started.url, "--json"]
+        for best in (1, BEST_MAX):
+            assert main([*command, "--best", str(best), "aeio"]) == 0, capsys.readouterr().err
+            assert 1 <= len(json.loads(capsys.readouterr().out)["passages"]) <= best
+    assert RecallSettings.budget_blocks == BEST_MAX
+    assert main([*command, "--best", str(BEST_MAX + 1), "aeio"]) == 2
+
+
+def test_no_proxy_is_told_what_is_looked_for(
+    serving: Worker, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proves that the worker is called at its address, whatever proxy the environment names."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    command = ["search", "--memory", server.address, "--session", SESSION, "--worker", serving.url, "--best", "2"]
+    assert main([*command, "aeio"]) == 0
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "http://[::1", "unix:///tmp/worker.sock"])
+def test_an_address_that_no_worker_can_have_is_a_wrong_command_line(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Proves that it is told in one line with exit code 2, before anybody is called."""
+    assert main(["search", "--memory", "unix:///no/such", "--session", "s", "--worker", url, "a"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"--worker: expected http://HOST:PORT, got {url!r}" in said
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
         (["--worker", "http://127.0.0.1:1"], ["expected a worker at http://127.0.0.1:1", "Connection refused"]),
-        (["--worker", "nonsense"], ["--worker: expected http://HOST:PORT", "nonsense"]),
         (["--worker", "{url}", "--session", "nobody"], ["404", "nobody"]),
         (["--worker", "{url}", "--best", "5"], ["400", "budget_blocks"]),
         (["--worker", "{url}", "--api-key-file", "/no/key"], ["--api-key-file", "/no/key"]),

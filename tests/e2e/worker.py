@@ -15,6 +15,7 @@ import uvicorn
 
 from attn_client.hf.attach import Attached, attach
 from attn_client.memory import ClientSettings, MemoryClient
+from attn_client.settings import Settings
 from attn_client.worker.app import Served, make_app
 from attn_client.worker.engine import Engine
 from attn_client.worker.serving import bound
@@ -46,7 +47,11 @@ class Worker:
 
 @contextlib.contextmanager
 def worker(
-    memory: MemoryClient | str, worker_settings: WorkerSettings | None = None, *, ends: bool = True
+    memory: MemoryClient | str,
+    worker_settings: WorkerSettings | None = None,
+    *,
+    ends: bool = True,
+    settings: Settings = SMALL,
 ) -> Iterator[Worker]:
     """A worker with the tiny model, float32, which ends answers at a line break, or never."""
     worker_settings = worker_settings if worker_settings is not None else WorkerSettings()
@@ -60,9 +65,9 @@ def worker(
                 connect_timeout_s=worker_settings.memory_wait_s, stall_timeout_s=worker_settings.save_wait_s
             )
             memory = stack.enter_context(MemoryClient(memory, connection))
-        attached = stack.enter_context(attach(model, memory, SMALL, tokenizer=tokenizer))
+        attached = stack.enter_context(attach(model, memory, settings, tokenizer=tokenizer))
         engine = stack.enter_context(contextlib.closing(Engine(attached, tokenizer, worker_settings)))
-        app = make_app(Served(engine, MODEL, worker_settings, SMALL.recall))
+        app = make_app(Served(engine, MODEL, worker_settings, settings.recall))
         listener = stack.enter_context(bound("127.0.0.1:0"))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
         up = threading.Event()

@@ -1,5 +1,7 @@
 """What a person gets wrong when they start or ask a server: one line each, and the server that runs goes on."""
 
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,3 +71,27 @@ def test_what_is_wrong_is_one_line_and_the_server_goes_on(
     assert ran.stderr.startswith("memsvc")
     assert all(part.format(**places) in ran.stderr for part in says), ran.stderr
     assert main(["health", "--memory", server.address]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "search --memory 127.0.0.1:1 --session s --worker http://{a} what",
+        "export --memory {a} --session s",
+        "graph --memory {a} --session s --format graphml",
+        "sessions --memory {a}",
+    ],
+)
+def test_an_interrupt_is_one_line(command: str) -> None:
+    """Proves that Ctrl-C ends a command that waits for an answer with exit code 130 and no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(TIMEOUT_S)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        arguments = [sys.executable, "-m", "memsvc.cli", *command.format(a=address).split()]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            # Whoever has called waits.
+            caller, _ = silent.accept()
+            with caller:
+                child.send_signal(signal.SIGINT)
+                out, said = child.communicate(timeout=TIMEOUT_S)
+    assert (child.returncode, out, said) == (130, "", "memsvc: interrupted\n")

@@ -224,6 +224,8 @@ def test_the_reading_commands_show_what_was_written(tmp_path: Path, capsys: pyte
         explained = json.loads(shown("explain", "--session", "read", "--json"))
         assert (explained["asked_at"], explained["candidates"]) == (511, 3)
         assert all(one["votes"] or one["reached"] != "trail" for one in explained["chosen"])
+        places = [(one["block"], one["positions"]) for one in explained["chosen"]]
+        assert places == [(block, [64 * block, 64 * block + 63]) for block, _ in places]
         assert len(shown("sessions").splitlines()) == 2
         assert len(shown("bookmarks", "--session", "read", "--count", "10").splitlines()) == 11
         rows = len(explained["chosen"]) + len(explained["below_cut"])

@@ -150,6 +150,33 @@ def test_commands_in_the_compose_files_are_understood(file: str, service: str, c
     assert options.command == "serve"
 
 
+def test_the_override_that_lets_others_in_is_understood() -> None:
+    """Proves that its commands are understood, what they name is mounted, and the numbers are where others look."""
+    (text,) = re.findall(r"(?s)```yaml\n(.*?)```", (ROOT / "docs" / "COMPOSE.md").read_text())
+    override = yaml.safe_load(text)
+    for name, command in (("memsvc", memsvc_parser), ("worker", attn_parser)):
+        service = override["services"][name]
+        words = [*service["command"], *service.get("healthcheck", {}).get("test", ())]
+        named = {word.rpartition("/run/secrets/")[2] for word in words if "/run/secrets/" in word}
+        assert named == set(service["secrets"]) <= override["secrets"].keys()
+        assert "insecure" not in " ".join(service["command"])
+        kept = {word for word in _compose()["services"][name]["command"] if word.startswith(("--http", "--m"))}
+        assert kept <= set(service["command"])
+        command().parse_args(service["command"])
+    memsvc_parser().parse_args(override["services"]["memsvc"]["healthcheck"]["test"][2:])
+
+
+def test_every_variable_of_the_compose_files_is_in_the_table() -> None:
+    """Proves that whoever looks for a setting in docs/COMPOSE.md finds it there."""
+    used = {
+        name
+        for file in ("docker-compose.yml", "docker-compose.gpu.yml")
+        for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())
+    }
+    rows = "\n".join(re.findall(r"(?m)^\| `[A-Z].*$", (ROOT / "docs" / "COMPOSE.md").read_text()))
+    assert used == set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", rows))
+
+
 def test_the_health_check_is_a_command_of_the_program() -> None:
     """Proves that the image's health check asks over gRPC by a command that there is."""
     test = _compose()["services"]["memsvc"]["healthcheck"]["test"]
