@@ -63,7 +63,7 @@ class Conversation:
     """One request at the engine, as events on the loop that made it."""
 
     def __init__(self, engine: Engine, ask: Ask) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._engine = asyncio.get_running_loop(), engine
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._generation: Generation = engine.submit(ask, self._emit)
 
@@ -92,7 +92,7 @@ class Conversation:
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
-        self._generation.cancel()
+        self._engine.cancel(self._generation)
 
 
 @contextlib.asynccontextmanager
@@ -125,14 +125,14 @@ async def _answered(request: Request, served: Served, ask: Ask, replies: Replies
 
 async def _streamed(request: Request, served: Served, ask: Ask, replies: Replies, *, usage: bool) -> Response:
     conversation = Conversation(served.engine, ask)
-    try:
+    async with contextlib.AsyncExitStack() as opening:
+        await opening.enter_async_context(_until_gone(request, conversation))
         await conversation.opened()
-    except BaseException:
-        conversation.cancel()
-        raise
+        # Watched on, also by a response that is never begun.
+        watched = opening.pop_all()
 
     async def events() -> AsyncIterator[str]:
-        async with _until_gone(request, conversation):
+        async with watched:
             if (first := replies.first()) is not None:
                 yield _event(first)
             try:
@@ -243,10 +243,19 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        message = f"expected a path and a method of this worker, got {error.status_code}: {error.detail}"
-        response = response_of(Failure(error.status_code, f"http_{error.status_code}", message))
+        response = response_of(_failure_of_http(error))
         response.headers.update(error.headers or {})
         return response
+
+
+def _failure_of_http(error: HTTPException) -> Failure:
+    """What was refused before it came to a call of ours."""
+    if error.status_code == 400:
+        return Failure(400, "invalid_json", "body: expected JSON, got what cannot be read as such")
+    expected = {404: "a path of this worker", 405: "a method that this path has"}.get(error.status_code)
+    # Other details are messages of our own.
+    message = error.detail if expected is None else f"expected {expected}, got another"
+    return Failure(error.status_code, f"http_{error.status_code}", message)
 
 
 def _failure_of_body(error: RequestValidationError) -> Failure:

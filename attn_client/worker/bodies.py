@@ -1,7 +1,8 @@
 """Bodies of requests, as JSON has them, and the Ask that each makes.
 
 A field that OpenAI's API has and this worker does not carry out is taken at its neutral value and refused at any other;
-a field that neither knows is refused. So no answer ignores what was asked.
+a field that neither knows is refused, and so are fields that contradict each other. So no answer ignores what was
+asked. What says nothing of the answer, `user` and a message's `name`, is taken and has no effect.
 """
 
 import dataclasses
@@ -87,7 +88,8 @@ class StreamOptions(_Body):
     """Options of a streamed answer."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False
+    # Neutral value of what is not carried out.
+    include_obfuscation: Literal[False] = False
 
 
 class _Asking(_Body):
@@ -109,6 +111,7 @@ class _Asking(_Body):
     n: Literal[1] | None = None
     presence_penalty: float | None = Field(default=None, ge=0, le=0)
     frequency_penalty: float | None = Field(default=None, ge=0, le=0)
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
     @property
     def streams(self) -> bool:
@@ -125,6 +128,9 @@ class _Asking(_Body):
         if tokens > settings.tokens_max:
             message = f"max_tokens: expected 1 to {settings.tokens_max}, got {tokens}"
             raise Refused(Failure(400, "invalid_value", message, "max_tokens"))
+        if self.stream_options is not None and not self.streams:
+            message = "stream_options: expected it beside stream: true and only there, got it without"
+            raise Refused(Failure(400, "invalid_value", message, "stream_options"))
         memory = self.memory if self.memory is not None else MemoryBody()
         session = SessionBody(name=self.session) if isinstance(self.session, str) else self.session
         if session is not None and not memory.enabled:
@@ -186,16 +192,27 @@ class MessageBody(_Body):
         return Message("system" if self.role == "developer" else self.role, _whole(content, "messages"))
 
 
+class TextFormat(_Body):
+    """The one form of answers: text."""
+
+    type: Literal["text"]
+
+
 class ChatBody(_Asking):
     """Body of /v1/chat/completions: a conversation; beside a session only its new turns."""
 
     messages: list[MessageBody] = Field(min_length=1)
     max_completion_tokens: Whole | None = Field(default=None, ge=1)
     logprobs: Literal[False] | None = None
+    tools: Annotated[list[object], Field(max_length=0)] | None = None
+    response_format: TextFormat | None = None
 
     def ask(self, base: RecallSettings, settings: WorkerSettings) -> Ask:
         """What it asks for. Raises Refused."""
         tokens = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        if self.max_tokens not in (None, tokens):
+            message = f"max_tokens: expected {tokens} as in max_completion_tokens, or none, got {self.max_tokens}"
+            raise Refused(Failure(400, "invalid_value", message, "max_tokens"))
         return self._ask(tuple(one.message() for one in self.messages), tokens, base, settings)
 
 

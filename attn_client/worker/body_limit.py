@@ -22,7 +22,7 @@ class BodyLimit:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._bytes_max:
-                raise HTTPException(413, f"a body of more than {self._bytes_max} bytes")
+                raise HTTPException(413, f"body: expected at most {self._bytes_max} bytes, got more")
             return message
 
         await self._app(scope, counted if scope["type"] == "http" else receive, send)

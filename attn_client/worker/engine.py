@@ -9,6 +9,7 @@ every answer that is under way, all of them in one pass. So a long prompt delays
 Invariants:
     The model runs on one thread. It waits for memory only in a reader's own recalls.
     A request has at most one thread at a time; it is told of its end exactly once, and then has left.
+    One whose caller leaves while it waits leaves the queue at once: places there are for callers who are there.
     At most `rows_max` requests are past waiting and at most `queue_max` wait.
 """
 
@@ -36,6 +37,11 @@ CANCELLED = Failure(499, "cancelled", "expected the caller to stay for the answe
 STOPPING = Failure(503, "stopping", "expected a worker that takes requests, got one that is stopping", retry_s=RETRY_S)
 
 _LOGGER = logging.getLogger(__name__)
+
+
+def _queue_full(queue_max: int) -> Failure:
+    message = f"expected at most {queue_max} requests to wait for this worker, got one more"
+    return Failure(429, "queue_full", message, retry_s=RETRY_S)
 
 
 class Engine:
@@ -80,11 +86,19 @@ class Engine:
             if self._closing:
                 raise Refused(STOPPING)
             if len(self._under_way) >= self._settings.rows_max and len(self._waiting) >= self._settings.queue_max:
-                message = f"expected at most {self._settings.queue_max} requests to wait for this worker, got one more"
-                raise Refused(Failure(429, "queue_full", message, retry_s=RETRY_S))
+                raise Refused(_queue_full(self._settings.queue_max))
             self._waiting.append(generation)
             self._admit()
         return generation
+
+    def cancel(self, generation: Generation) -> None:
+        """Its caller has left: it ends at its next token, or at once where it only waits. Twice is fine."""
+        generation.cancel()
+        with self._changed:
+            if generation not in self._waiting:
+                return
+            self._waiting.remove(generation)
+        generation.tell(Failed(CANCELLED))
 
     def close(self) -> None:
         """Fail what is under way, and end all threads. Twice is fine."""
@@ -111,14 +125,13 @@ class Engine:
             if generation.cancelled.is_set():
                 raise Refused(CANCELLED)
             row, ids = self.rows.open(generation.ask, generation.cancelled)
+            generation.opened(row, ids, self._tokenizer, self._passes.end_ids)
+            generation.tell(Opened())
+            with self._changed:
+                self._ready.append(generation)
+                self._changed.notify_all()
         except Exception as error:
-            self._fail(generation, error)
-            return
-        generation.opened(row, ids, self._tokenizer, self._passes.end_ids)
-        generation.tell(Opened())
-        with self._changed:
-            self._ready.append(generation)
-            self._changed.notify_all()
+            self._abandon(generation, error)
 
     def _run(self) -> None:
         """The model's thread."""
@@ -165,8 +178,7 @@ class Engine:
         if not going:
             return going
         try:
-            readers = [generation.row.reader for generation in going]
-            logits = decode(self._passes, readers, [generation.token for generation in going])
+            logits = decode(self._passes, [one.row.reader for one in going], [one.token for one in going])
         except Exception as error:
             # One pass for all: which row is at fault cannot be told.
             for generation in going:
@@ -198,8 +210,7 @@ class Engine:
 
     def _finish(self, generation: Generation) -> None:
         try:
-            saved = self.rows.close(generation.row, keep=True)
-            finished = generation.finished(saved)
+            finished = generation.finished(saved=self.rows.close(generation.row, keep=True))
         except Exception as error:
             self._fail(generation, error)
             return
@@ -214,7 +225,8 @@ class Engine:
 
     def _abandon(self, generation: Generation, why: Exception) -> None:
         try:
-            self.rows.close(generation.row, keep=False)
+            if generation.is_open:
+                self.rows.close(generation.row, keep=False)
         finally:
             self._fail(generation, why)
 

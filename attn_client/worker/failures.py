@@ -73,7 +73,7 @@ _STATUSES: Mapping[str, int] = MappingProxyType(
 )
 
 
-def failure_of(error: Exception, param: str | None = None) -> Failure:
+def failure_of(error: Exception) -> Failure:
     """The refusal that an error of ours means to a caller; an unknown one tells nothing of itself."""
     if isinstance(error, Refused):
         return error.failure
@@ -86,9 +86,9 @@ def failure_of(error: Exception, param: str | None = None) -> Failure:
     if isinstance(error, MemoryFailure):
         return Failure(502, "memory_failed", message)
     if isinstance(error, InvalidSettings):
-        return Failure(400, "invalid_value", message, param)
+        return Failure(400, "invalid_value", message)
     if isinstance(error, UnsupportedModel):
-        return Failure(400, "unsupported_by_model", message, param)
+        return Failure(400, "unsupported_by_model", message)
     if isinstance(error, AttnClientError):
         return Failure(500, "internal", message)
     return Failure(500, "internal", f"expected an answer, got {type(error).__name__}: see the worker's log")

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +30,13 @@ from attn_client.worker.asks import Ask, Mode, SessionAsk
 from attn_client.worker.failures import Failure, Refused
 from attn_client.worker.prompts import Place, chat_ids, text_ids
 from attn_client.worker.settings import WorkerSettings
+from attn_client.worker.temporary import discard, temporary
+from protos.memsvc.v1 import types_pb2
 
 # Between two looks at whether memory is back, or whether another writer has left.
 RETRY_PAUSE_S = 0.05
 
 TEMPORARY, WINDOW = "temporary", "window"
-TEMPORARY_PREFIX = "request-"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -115,11 +115,12 @@ class Rows:
             row.notes.append(f"memory does not keep this turn: {error}")
         row.settle()
         try:
-            memory.close()
             if row.mode == TEMPORARY:
-                self._attached.client.delete_session(memory.info.name)
+                discard(self._attached.client, memory)
+            else:
+                memory.close()
         except MemoryFailure as error:
-            # The answer stands without it; the server ends what is left with this worker's stream.
+            # The answer stands without it; its attachment ends with this worker's stream.
             _LOGGER.warning("expected to close session %r, got: %s", memory.info.name, error)
         return saved
 
@@ -129,11 +130,10 @@ class Rows:
         fits = geometry.window_start(tokens) == geometry.sink_tokens
         if fits or not ask.remember or self._attached.memory is None:
             return self._window_row(ask, [])
-        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
             self._await_memory(cancelled)
-            self._create(name)
-            return Row(self._reader(ask, self._writer(name)), None, TEMPORARY, False, [])
+            with temporary(self._attached.client, self._spec()) as memory:
+                return Row(self._reader(ask, memory), None, TEMPORARY, False, [])
         except MemoryUnavailable as error:
             return self._window_row(ask, [self._note_away(error)])
 
@@ -146,7 +146,7 @@ class Rows:
             memory = self._open(wanted, cancelled)
             try:
                 row = Row(self._reader(ask, memory), wanted.name, wanted.mode.value, not memory.read_only, [])
-                return row, self._place(row, wanted.name)
+                return row, self._place(row, ask, wanted.name)
             except Exception:
                 memory.close()
                 raise
@@ -168,7 +168,7 @@ class Rows:
         deadline = time.monotonic() + self._settings.writer_wait_s
         while True:
             try:
-                return self._writer(wanted.name)
+                return client.open_writer(wanted.name, self._attached.fingerprint)
             except MemoryRefused as error:
                 late = time.monotonic() >= deadline or cancelled.is_set()
                 if error.reason != "SESSION_HAS_WRITER" or late:
@@ -186,11 +186,10 @@ class Rows:
 
     def _create(self, name: str) -> int:
         """Make a session, or find it; the tokens it holds."""
-        spec = session_spec(self._attached.fingerprint, self._attached.settings.bookmarks)
-        return self._attached.client.create_session(name, spec).tokens
+        return self._attached.client.create_session(name, self._spec()).tokens
 
-    def _writer(self, name: str) -> MemorySession:
-        return self._attached.client.open_writer(name, self._attached.fingerprint)
+    def _spec(self) -> types_pb2.SessionSpec:
+        return session_spec(self._attached.fingerprint, self._attached.settings.bookmarks)
 
     def _reader(self, ask: Ask, memory: MemorySession | None) -> Reader:
         attached, recall = self._attached, ask.recall
@@ -201,14 +200,15 @@ class Rows:
     def _window_row(self, ask: Ask, notes: list[str]) -> Row:
         return Row(self._reader(ask, None), None, WINDOW, False, notes)
 
-    def _place(self, row: Row, session: str) -> Place:
+    def _place(self, row: Row, ask: Ask, session: str) -> Place:
         position = row.reader.position
         if not position:
             return Place()
         tail = row.reader.memory.tail if row.reader.memory is not None else None
         if tail is not None and tail.HasField("last_id") and tail.last_id in self._attached.passes.end_ids:
             return Place(begins=False, answered=True)
-        return Place(begins=False, in_user_turn=self._began_user_turn(session))
+        # Looking into a session asks for a scope of its own, which a text to continue has no need of.
+        return Place(begins=False, in_user_turn=bool(ask.messages) and self._began_user_turn(session))
 
     def _began_user_turn(self, session: str) -> bool:
         if not getattr(self._tokenizer, "chat_template", None):

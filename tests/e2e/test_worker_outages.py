@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from attn_client.memory import MemoryClient
-from attn_client.worker.rows import TEMPORARY_PREFIX
 from attn_client.worker.settings import WorkerSettings
+from attn_client.worker.temporary import TEMPORARY_PREFIX
 from tests.e2e.models import save_model
 from tests.e2e.process import ServerProcess
 from tests.e2e.worker import MODEL, Worker, WorkerProcess, worker
@@ -105,6 +105,7 @@ def _leave_early(url: str, body: dict[str, Any]) -> None:
         httpx2.stream("POST", f"{url}/v1/completions", json=body, timeout=timeout) as response,
     ):
         assert body["stream"], "the whole answer came before its caller could leave"
+        assert response.status_code == 200
         next(response.iter_lines())
 
 
@@ -142,6 +143,24 @@ def test_a_full_queue_is_refused_and_who_waits_is_answered(data: Path) -> None:
         running.close()
         waiting.join()
         assert len(answers) == 1
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_caller_that_leaves_while_it_waits_gives_up_its_place(data: Path, streams: bool) -> None:
+    """Proves that places in the queue are kept for callers who are there, streamed or not: the next one gets it."""
+    tight = WorkerSettings(rows_max=1, queue_max=1, tokens_max=LONG)
+    with ServerProcess(data) as server, worker(server.address, tight, ends=False) as serving:
+        client = serving.client()
+        running = client.completions.create(model=MODEL, prompt="go", max_tokens=LONG, stream=True)
+        next(iter(running))
+        body = {"model": MODEL, "prompt": "me", "max_tokens": 2, "stream": streams}
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.post(f"{serving.url}/v1/completions", json=body, timeout=0.2)
+        deadline = time.monotonic() + DEADLINE_S
+        while serving.engine.load != (1, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.close()
 
 
 def test_a_session_that_another_writer_keeps_is_refused_in_time(data: Path) -> None:
@@ -202,15 +221,23 @@ def test_a_view_sees_the_newest_tail_while_a_turn_is_written(data: Path) -> None
 
 
 def test_a_busy_worker_leaves_nothing_behind(data: Path) -> None:
-    """Proves that whole answers and callers that leave, mixed and at once, leave no session, row or thread."""
+    """Proves that callers that leave, mixed with others, take no answer from those, and leave no session, row or
+    thread.
+    """
     busy = WorkerSettings(rows_max=3, queue_max=64, tokens_max=LONG)
 
     def ask(number: int) -> None:
+        """Every fourth caller leaves: in the queue, while the prompt is read, or under the answer."""
         session = (None, "shared", {"name": f"fork-{number}", "mode": "fork", "parent": "shared"})[number % 3]
-        # Callers that leave do so anywhere: in the queue, while the prompt is read, under the answer.
-        body = {"model": MODEL, "prompt": TEXT, "max_tokens": 4, "session": session, "stream": number % 2 == 0}
-        with contextlib.suppress(httpx2.ReadTimeout):
-            httpx2.post(f"{serving.url}/v1/completions", json=body, timeout=DEADLINE_S if number % 4 else 0.2)
+        leaves, streams = number % 4 == 0, number % 8 < 4
+        body = {"model": MODEL, "prompt": TEXT, "session": session, "stream": streams}
+        if leaves:
+            _leave_early(serving.url, {**body, "max_tokens": LONG})
+            return
+        answer = httpx2.post(f"{serving.url}/v1/completions", json={**body, "max_tokens": 4}, timeout=DEADLINE_S)
+        assert answer.status_code == 200, answer.text
+        assert ("data: [DONE]" in answer.text) == streams
+        assert '"error"' not in answer.text
 
     with ServerProcess(data) as server, worker(server.address, busy, ends=False) as serving:
         _ask(serving.client(), "shared")

@@ -1,6 +1,8 @@
 """What the worker refuses: each bad request gets one line in OpenAI's shape, and the worker goes on."""
 
 import json
+import queue
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from starlette.testclient import TestClient
 from attn_client.cli import main
 from attn_client.embedded import EmbeddedServer
 from attn_client.worker.app import Served, make_app
+from attn_client.worker.asks import Ask, Event, Failed, Sampling
 from attn_client.worker.settings import WorkerSettings
 from tests.e2e.settings import SMALL
 from tests.e2e.worker import MODEL, Worker, worker
@@ -65,6 +68,9 @@ BAD: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"frequency_penalty": 0.5}, 400, "invalid_value", "frequency_penalty"),
     ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid_value", "stop"),
     ({"stop": ""}, 400, "invalid_value", "stop"),
+    ({"stop": "x" * 257}, 400, "invalid_value", "stop"),
+    ({"logit_bias": {"5": 1}}, 400, "invalid_value", "logit_bias"),
+    ({"stream_options": {"include_obfuscation": True}}, 400, "invalid_value", "stream_options"),
     ({"sesion": "a typo"}, 400, "unknown_field", "sesion"),
     ({"session": "../up"}, 400, "invalid_value", "session"),
     ({"session": "a/b/c"}, 400, "invalid_value", "session"),
@@ -121,8 +127,49 @@ def test_each_bad_conversation_is_refused(http: httpx2.Client, messages: list[di
 def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, content: bytes) -> None:
     """Proves that bytes which are no request get an answer and no stack trace."""
     response = http.post("/v1/completions", content=content)
-    assert response.status_code == 400
-    assert response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) in ((400, "invalid_json"), (400, "invalid_value"))
+    assert "body: expected" in error["message"] or error["code"] == "invalid_value"
+
+
+CHATS: list[tuple[dict[str, Any], int, str | None, str | None]] = [
+    ({"max_tokens": 2, "max_completion_tokens": 3}, 400, "invalid_value", "max_tokens"),
+    ({"max_tokens": 2, "max_completion_tokens": 2}, 200, None, None),
+    ({"stream_options": {"include_usage": True}}, 400, "invalid_value", "stream_options"),
+    ({"stream_options": {"include_usage": True}, "stream": True}, 200, None, None),
+    ({"tools": []}, 200, None, None),
+    ({"tools": [{"type": "function"}]}, 400, "invalid_value", "tools"),
+    ({"response_format": {"type": "text"}}, 200, None, None),
+    ({"response_format": {"type": "json_object"}}, 400, "invalid_value", "response_format"),
+    ({"logit_bias": {}}, 200, None, None),
+    ({"user": "somebody"}, 200, None, None),
+]
+
+
+@pytest.mark.parametrize(("more", "status", "code", "param"), CHATS)
+def test_what_is_neutral_is_taken_and_what_is_not_carried_out_is_refused(
+    http: httpx2.Client, more: dict[str, Any], status: int, code: str | None, param: str | None
+) -> None:
+    """Proves that no answer ignores what was asked, and that nobody is refused for asking for what is done anyway."""
+    response = http.post("/v1/chat/completions", content=_json({"model": MODEL, "messages": ASKED, **more}))
+    if code is None:
+        assert response.status_code == status, response.text
+    else:
+        _is_error(response, status, code, param)
+
+
+def test_a_row_that_cannot_be_answered_from_is_given_back(serving: Worker) -> None:
+    """Proves that what fails between a row's opening and its first pass ends the request: told, and its place free."""
+    events: queue.Queue[Event] = queue.Queue()
+    # No generator takes such a seed; bodies refuse it before.
+    serving.engine.submit(Ask("hi", SMALL.recall, 2, sampling=Sampling(seed=2**70)), events.put)
+    told = events.get(timeout=30)
+    assert isinstance(told, Failed)
+    assert told.failure.code == "internal"
+    deadline = time.monotonic() + 30
+    while serving.engine.load != (0, 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_body_over_the_limit_is_refused_while_it_comes(http: httpx2.Client) -> None:
@@ -135,7 +182,8 @@ def test_a_body_over_the_limit_is_refused_while_it_comes(http: httpx2.Client) ->
 
     for content in (large, pieces()):
         response = http.post("/v1/completions", content=content)
-        assert (response.status_code, response.json()["error"]["code"]) == (413, "http_413")
+        _is_error(response, 413, "http_413", None)
+        assert response.json()["error"]["message"] == f"body: expected at most {BODY_BYTES} bytes, got more"
 
 
 def test_another_path_or_method_is_refused_in_the_same_shape(http: httpx2.Client) -> None:
