@@ -35,6 +35,8 @@ from attn_client.worker.settings import WorkerSettings
 
 INPUT_CHARACTERS_SHOWN = 80
 
+_EVENTS = "text/event-stream"
+
 
 def _now() -> int:
     return int(time.time())
@@ -148,7 +150,7 @@ async def _streamed(request: Request, served: Served, ask: Ask, replies: Replies
                 # The status has been sent: what went wrong can only be said in the stream.
                 yield _event(error_json(refused.failure))
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return StreamingResponse(events(), media_type=_EVENTS, headers={"Cache-Control": "no-store"})
 
 
 def _event(content: Json) -> str:
@@ -170,12 +172,12 @@ def make_app(served: Served) -> FastAPI:
 
     guarded: Any = {"dependencies": [Depends(admitted)]}
 
-    @app.post("/v1/completions", responses=_errors(400, 401, 403, 404, 409, 413, 429, 502, 503), **guarded)
+    @app.post("/v1/completions", responses=_answers(), **guarded)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """Continue a text."""
         return await _respond(request, body, Replies("text", served.model))
 
-    @app.post("/v1/chat/completions", responses=_errors(400, 401, 403, 404, 409, 413, 429, 502, 503), **guarded)
+    @app.post("/v1/chat/completions", responses=_answers(), **guarded)
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         """Answer a conversation."""
         return await _respond(request, body, Replies("chat", served.model))
@@ -215,6 +217,16 @@ def make_app(served: Served) -> FastAPI:
     _handle_errors(app)
     app.add_middleware(BodyLimit, bytes_max=served.settings.body_bytes_max)
     return app
+
+
+def _answers() -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI says of a call that generates: one answer, or its pieces as they come."""
+    event = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+    content = {"application/json": {"schema": {"type": "object"}}, _EVENTS: {"schema": event}}
+    good: dict[int | str, dict[str, Any]] = {
+        200: {"description": "The answer; with `stream`, as events", "content": content}
+    }
+    return good | _errors(400, 401, 403, 404, 409, 413, 429, 502, 503)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
